@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Two witnesses and the rules -> one Report."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from functools import cached_property, reduce
+
+from vmcheck.findings import Finding, Outcome, Severity, State
+from vmcheck.header import DumpHeader
+from vmcheck.ranges import EMPTY, RangeSet
+from vmcheck.rules import Case, rules
+from vmcheck.topology import Topology
+
+
+class Verdict(str, enum.Enum):
+    COMPLETE = "complete"
+    INCOMPLETE = "incomplete"
+    """Something the kernel had is not in the dump."""
+    MISLEADING = "misleading"
+    """Nothing known to be lost, but the dump says something untrue."""
+    UNKNOWN = "could not tell"
+    """Nothing bad was seen, and some rule could not look."""
+
+
+class ExitStatus(enum.IntEnum):
+    """Of every command. 70 is a bug in vmcheck."""
+
+    COMPLETE = 0
+    FOUND = 1
+    USAGE = 2
+    UNREADABLE = 3
+    COULD_NOT_TELL = 4
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that is known of one dump, for the renderers."""
+
+    header: DumpHeader
+    topology: Topology
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Worst first, in the order of the rules within one severity."""
+        order = list(Severity)
+        found = [finding for outcome in self.outcomes for finding in outcome.findings]
+        return tuple(sorted(found, key=lambda finding: order.index(finding.severity)))
+
+    def of(self, severity: Severity) -> tuple[Finding, ...]:
+        return tuple(finding for finding in self.findings if finding.severity is severity)
+
+    def outcomes_in(self, state: State) -> tuple[Outcome, ...]:
+        return tuple(outcome for outcome in self.outcomes if outcome.state is state)
+
+    @cached_property
+    def lost_memory(self) -> RangeSet:
+        return reduce(RangeSet.__or__, (finding.ranges for finding in self.of(Severity.LOST)), EMPTY)
+
+    @property
+    def lost_cpus(self) -> tuple[int, ...]:
+        """CPUs whose registers the headers lack."""
+        return tuple(sorted({cpu for finding in self.of(Severity.LOST) for cpu in finding.cpus}))
+
+    @property
+    def verdict(self) -> Verdict:
+        if self.of(Severity.LOST):
+            return Verdict.INCOMPLETE
+        if self.of(Severity.WRONG):
+            return Verdict.MISLEADING
+        if self.outcomes_in(State.SKIPPED):
+            return Verdict.UNKNOWN
+        return Verdict.COMPLETE
+
+    def exit_status(self, fail_on: Severity = Severity.WRONG) -> ExitStatus:
+        """``fail_on`` is the mildest severity that counts as found."""
+        order = list(Severity)
+        if any(order.index(finding.severity) <= order.index(fail_on) for finding in self.findings):
+            return ExitStatus.FOUND
+        if self.outcomes_in(State.SKIPPED):
+            return ExitStatus.COULD_NOT_TELL
+        return ExitStatus.COMPLETE
+
+
+def check(case: Case) -> Report:
+    """Every rule's answer. Pure: the same case gives the same report."""
+    return Report(case.header, case.topology, tuple(rule.outcome(case) for rule in rules().values()))

@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Memory that a healthy header leaves out, each range with its reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vmcheck.ranges import RangeSet
+
+LOW_MEMORY = RangeSet([(0, 1 << 20)])
+"""x86 crash kernels use the first MiB themselves: elf_header_exclude_ranges() drops it."""
+
+
+@dataclass(frozen=True)
+class Exclusion:
+    """System RAM that is rightly absent."""
+
+    reason: str
+    ranges: RangeSet

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What a dump's headers claim."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from vmcheck.ranges import EMPTY, RangeSet
+
+
+class Format(str, enum.Enum):
+    ELF = "ELF"
+    KDUMP = "kdump-compressed"
+
+
+class Producer(str, enum.Enum):
+    """Who wrote the headers, which decides what they can be blamed for."""
+
+    KDUMP = "kdump"
+    """elfcorehdr, written before the crash by kexec or the kernel: it can be stale."""
+    HYPERVISOR = "QEMU dump-guest-memory"
+    """Written after the fact from the machine's own memory map: it cannot be stale."""
+
+
+class Segment(NamedTuple):
+    """One PT_LOAD program header. Bytes, except addresses."""
+
+    p_offset: int
+    p_vaddr: int
+    p_paddr: int
+    p_filesz: int
+    p_memsz: int
+
+
+@dataclass(frozen=True)
+class Segments:
+    """The PT_LOAD program headers in the file's order, as columns of ``uint64``, shape ``(n,)``."""
+
+    p_offset: npt.NDArray[np.uint64]
+    p_vaddr: npt.NDArray[np.uint64]
+    p_paddr: npt.NDArray[np.uint64]
+    p_filesz: npt.NDArray[np.uint64]
+    p_memsz: npt.NDArray[np.uint64]
+
+    @classmethod
+    def of(cls, segments: Iterable[Segment]) -> Segments:
+        columns = np.array(list(segments), dtype=np.uint64).reshape(-1, len(Segment._fields)).T
+        return cls(*columns)
+
+    def __iter__(self) -> Iterator[Segment]:
+        columns = (self.p_offset, self.p_vaddr, self.p_paddr, self.p_filesz, self.p_memsz)
+        return map(Segment, *(column.tolist() for column in columns))
+
+    def __len__(self) -> int:
+        return len(self.p_offset)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Segments) and list(self) == list(other)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+
+NO_SEGMENTS = Segments.of(())
+
+
+@dataclass(frozen=True)
+class CpuNote:
+    """One NT_PRSTATUS: the registers of a CPU that saved them.
+
+    ``position`` counts the NT_PRSTATUS notes of the file from 0. It is **not** a CPU
+    number: /proc/vmcore merges all PT_NOTEs and drops the empty ones.
+    """
+
+    position: int
+    pid: int
+    descriptor: bytes
+    """``struct elf_prstatus``, whose size depends on the machine."""
+
+
+@dataclass(frozen=True)
+class Note:
+    """One ELF note as the file has it, whatever it is."""
+
+    name: str
+    type: int
+    descsz: int
+
+
+@dataclass(frozen=True)
+class DumpHeader:
+    """What a dump says of itself, the same from every format it may come in."""
+
+    path: str
+    format: Format
+    producer: Producer
+    machine: str
+    """As ``uname -m`` prints it: ``x86_64``, ``aarch64``, ``ppc64le``, ``s390x``..."""
+    bits: int
+    byteorder: str
+    """``little`` or ``big``."""
+    page_size: int
+    """Bytes. From the kdump header, VMCOREINFO's PAGESIZE, or the machine's least."""
+    described: RangeSet
+    """Memory the headers claim: every PT_LOAD's p_memsz, or the first bitmap."""
+    stored: RangeSet
+    """The part of it whose bytes are in the file: p_filesz, or the second bitmap."""
+    file_size: int
+    """Bytes."""
+    expected_size: int
+    """Bytes: where the last thing that the headers point at ends."""
+    segments: Segments = NO_SEGMENTS
+    """Empty for a kdump-compressed file, which has no program headers."""
+    cpu_notes: tuple[CpuNote, ...] = ()
+    notes: tuple[Note, ...] = ()
+    note_defects: tuple[str, ...] = ()
+    """What is wrong with the notes' own headers; the walk stops at the first such place."""
+    vmcoreinfo_notes: tuple[bytes, ...] = ()
+    """The text of each VMCOREINFO found. A healthy dump has one."""
+    incomplete: bool = False
+    """makedumpfile ran out of space and said so: DUMP_ELF_INCOMPLETE or DUMP_DH_COMPRESSED_INCOMPLETE."""
+    flattened: bool = False
+    """The file is a ``makedumpfile -F`` stream of the above."""
+    header_version: int | None = None
+    """Of disk_dump_header; none for ELF."""
+    dump_level: int | None = None
+    """makedumpfile's -d; not recorded in ELF."""
+    compression: str | None = None
+    """zlib, lzo, snappy, zstd, or none where the file says that no page is compressed."""
+    split: tuple[tuple[int, int], ...] = ()
+    """Page frame numbers ``[start, end)`` that each given part of ``makedumpfile --split`` holds."""
+    absent_parts: RangeSet = EMPTY
+    """Memory stored in parts of a split dump that were not given."""
+    utsname: tuple[str, ...] = ()
+    """sysname, nodename, release, version, machine, domainname of disk_dump_header."""
+    timestamp: int | None = None
+    """Seconds since the epoch, of disk_dump_header; 0 is none."""
+
+    @cached_property
+    def vmcoreinfo(self) -> Mapping[str, str]:
+        """``KEY=VALUE`` lines of the first VMCOREINFO; the first of doubled keys."""
+        found: dict[str, str] = {}
+        for line in (self.vmcoreinfo_notes or (b"",))[0].decode("utf-8", "backslashreplace").split("\n"):
+            key, separator, value = line.partition("=")
+            if separator:
+                found.setdefault(key, value)
+        return found
+
+    @property
+    def filtered(self) -> RangeSet:
+        """Described and not stored: left out by the dump level. Never *missing*."""
+        return self.described - self.stored - self.absent_parts
