@@ -43,11 +43,15 @@ class Report:
     outcomes: tuple[Outcome, ...]
 
     @property
-    def findings(self) -> tuple[Finding, ...]:
-        """Worst first, in the order of the rules within one severity."""
+    def named_findings(self) -> tuple[tuple[str, Finding], ...]:
+        """(rule, finding), worst first, in the order of the rules within one severity."""
         order = list(Severity)
-        found = [finding for outcome in self.outcomes for finding in outcome.findings]
-        return tuple(sorted(found, key=lambda finding: order.index(finding.severity)))
+        found = [(outcome.rule, finding) for outcome in self.outcomes for finding in outcome.findings]
+        return tuple(sorted(found, key=lambda named: order.index(named[1].severity)))
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        return tuple(finding for _, finding in self.named_findings)
 
     def of(self, severity: Severity) -> tuple[Finding, ...]:
         return tuple(finding for finding in self.findings if finding.severity is severity)

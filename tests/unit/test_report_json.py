@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from tests import reports
+from vmcheck.check import Report
+from vmcheck.findings import Severity
+from vmcheck.report.document import json_schema, to_json
+
+SCHEMA = Path(__file__).parents[2] / "docs" / "report.schema.json"
+
+
+def test_the_schema_in_the_docs_is_the_one_the_code_makes() -> None:
+    """``vmcheck schema > docs/report.schema.json`` mends this."""
+    assert SCHEMA.read_bytes() == json_schema()
+
+
+@pytest.mark.parametrize(
+    "report",
+    [reports.WHOLE, reports.ADDED, reports.PHANTOM, reports.BLIND, reports.hostile(), reports.huge()],
+)
+def test_documents_are_valid_against_the_schema(report: Report) -> None:
+    jsonschema.Draft202012Validator(json.loads(SCHEMA.read_bytes())).validate(json.loads(to_json(report)))
+
+
+def test_the_schema_refuses_a_member_it_does_not_know() -> None:
+    document = json.loads(to_json(reports.WHOLE)) | {"verdikt": "complete"}
+    with pytest.raises(jsonschema.ValidationError, match="verdikt"):
+        jsonschema.validate(document, json.loads(SCHEMA.read_bytes()))
+
+
+def test_a_lost_dimm_and_cpu_as_a_machine_reads_them() -> None:
+    document = json.loads(to_json(reports.ADDED))
+    assert document["verdict"] == "incomplete"
+    assert document["exit_status"] == 1
+    assert document["dump"]["file"] == "vmcore"
+    assert document["memory"] == {
+        "system_ram": 670531584,
+        "described": 334340096,
+        "stored": 66060288,
+        "filtered": 268279808,
+        "excluded": 201973760,
+        "missing": 134217728,
+        "phantom": 0,
+        "elsewhere": 0,
+        "undescribed": 0,
+    }
+    assert document["findings"][0] == {
+        "rule": "undescribed-ram",
+        "severity": "lost",
+        "summary": "System RAM added after elfcorehdr was written, in no PT_LOAD segment",
+        "ranges": [[0x100000000, 0x108000000]],
+        "bytes": 0x8000000,
+        "cpus": [],
+        "evidence": list(reports.LOST_DIMM.evidence),
+        "recoverable": False,
+    }
+
+
+def test_what_is_not_known_is_null_and_listed_with_its_reason() -> None:
+    document = json.loads(to_json(reports.BLIND))
+    assert document["kernel"]["online_cpus"] is None
+    assert {"fact": "online_cpus", "why": "no symbol named __cpu_online_mask"} in document["unknown"]
+    assert document["exit_status"] == 4
+
+
+def test_the_exit_status_in_the_document_follows_fail_on() -> None:
+    statuses = [json.loads(to_json(reports.PHANTOM, severity))["exit_status"] for severity in Severity]
+    assert statuses == [0, 1, 1]
+
+
+def test_the_same_report_gives_the_same_bytes() -> None:
+    assert to_json(reports.huge()) == to_json(reports.huge())

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from tests import reports
+from tests.reports import GiB, MiB, TiB
+from vmcheck.check import Report
+from vmcheck.findings import Finding, Severity
+from vmcheck.ranges import RangeSet
+from vmcheck.report import terminal, words
+from vmcheck.report.memory import Fate, cells, memory
+from vmcheck.topology import Unknown
+
+
+def test_sizes_read_as_people_say_them() -> None:
+    assert [words.size(n) for n in (0, 1, 4096, 128 * MiB, 639 * MiB + 5000, GiB, 12 * GiB + GiB // 2)] == [
+        "0 bytes",
+        "1 byte",
+        "4.0 KiB",
+        "128 MiB",
+        "639 MiB",
+        "1.0 GiB",
+        "12.5 GiB",
+    ]
+
+
+def test_a_size_just_below_a_unit_is_not_1024_of_the_smaller_one() -> None:
+    assert [words.size(n) for n in (GiB - 1, TiB - 1, 16 * GiB)] == ["1.0 GiB", "1.0 TiB", "16 GiB"]
+
+
+def test_cpus_are_listed_as_the_kernel_lists_them() -> None:
+    assert words.cpu_list([5, 0, 2, 1]) == "0-2,5"
+    assert [words.cpus(numbers) for numbers in ([2], [2, 3], range(0, 1024, 4))] == [
+        "CPU 2",
+        "CPUs 2-3",
+        "256 CPUs",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("report", "answer"),
+    [
+        (
+            reports.WHOLE,
+            "COMPLETE: this dump describes all 319 MiB of RAM that it should "
+            "and the registers of both online CPUs",
+        ),
+        (
+            reports.ADDED,
+            "INCOMPLETE: 128 MiB of 639 MiB RAM and the registers of CPU 2 are not in this dump",
+        ),
+        (
+            reports.report(
+                ("undescribed-ram", reports.LOST_DIMM), kernel=reports.topology(reports.BOOT | reports.DIMM)
+            ),
+            "INCOMPLETE: 128 MiB of 639 MiB RAM is not in this dump",
+        ),
+        (
+            reports.report(("cpu-without-note", replace(reports.LOST_CPU, cpus=(2, 3)))),
+            "INCOMPLETE: the registers of CPUs 2-3 are not in this dump",
+        ),
+        (
+            reports.report(("truncated-file", Finding(Severity.LOST, "the file ends early"))),
+            "INCOMPLETE: the file ends early",
+        ),
+        (reports.PHANTOM, "MISLEADING: the headers describe 128 MiB where the kernel had no RAM"),
+        (
+            reports.BLIND,
+            "COULD NOT TELL: nothing wrong was seen, but 2 of 7 rules could not look: "
+            "no symbol named crash_notes",
+        ),
+    ],
+)
+def test_the_first_line_is_the_answer_and_is_one_line(report: Report, answer: str) -> None:
+    assert terminal.render(report, 60).split("\n")[0] == answer
+
+
+def test_losses_of_unknown_ram_are_not_said_to_be_of_something() -> None:
+    blind = replace(reports.ADDED.topology, resources=Unknown("no symbols"))
+    assert words.answer(replace(reports.ADDED, topology=blind)) == (
+        "INCOMPLETE: 128 MiB RAM and the registers of CPU 2 are not in this dump"
+    )
+
+
+def test_the_whole_text_of_a_dump_that_lacks_memory_and_a_cpu() -> None:
+    assert (
+        terminal.render(reports.ADDED)
+        == """\
+INCOMPLETE: 128 MiB of 639 MiB RAM and the registers of CPU 2 are not in this dump
+
+Missing
+  System RAM added after elfcorehdr was written, in no PT_LOAD segment  [undescribed-ram]
+    [0x100000000, 0x108000000)  128 MiB
+    - mem_section: 1 section is ONLINE and not EARLY
+    - iomem_resource: System RAM [0x100000000, 0x108000000); the highest described address is
+      0x1ffda000
+
+  an online CPU saved its registers and no NT_PRSTATUS of the dump has them  [cpu-without-note]
+    CPU 2
+    - crash_notes of CPU 2 holds an NT_PRSTATUS of 336 bytes, pid 0
+    - recoverable: what the headers lack still lies in the dump's memory
+
+Rightly absent
+  192 MiB         the crash kernel's reservation (crashk_res), [0xe000000, 0x1a000000)
+  632 KiB         low memory that the crash kernel uses itself, [0x1000, 0x9f000)
+
+The dump
+  file            vmcore, 16.3 MiB
+  format          kdump-compressed version 6, zlib, written by kdump
+  machine         x86_64, 64-bit, little endian, 4,096-byte pages
+  dump level      31: without zero, cache, private cache, user and free pages
+  memory          319 MiB described: 63 MiB stored, 256 MiB filtered
+  notes           registers of 2 CPUs (NT_PRSTATUS), VMCOREINFO
+  crashed         2024-11-23 09:15:00 UTC
+
+The kernel
+  asked           the dump's own memory, by its BTF and kallsyms
+  release         6.1.0-56-amd64
+  build ID        8f1a0c3e5b7d9f1a0c3e5b7d9f1a0c3e5b7d9f1a
+  mem_section     640 MiB, read whole
+  iomem_resource  639 MiB, read whole
+  memory blocks   640 MiB, read whole
+  CPUs            0-2 online; 0-2 present; 0-3 possible
+  crash image     kexec_load, 1 segment; this kernel cannot rewrite elfcorehdr on hotplug
+
+The rules
+  found           undescribed-ram, cpu-without-note
+  clean           described-without-ram, truncated-file
+  inapplicable    segment-addresses
+
+vmcheck explain RULE  says what one means and what to do
+"""
+    )
+
+
+def test_what_could_not_be_looked_at_is_told_with_its_reason() -> None:
+    text = terminal.render(reports.BLIND)
+    assert text[text.index("Could not look") :] == (
+        "Could not look\n"
+        "  cpu-never-saved, notes-shifted: no symbol named crash_notes\n"
+        "  iomem_resource: stopped: sibling at 0xffff888100000000: page not stored\n"
+    )
+
+
+def test_500_losses_are_counted_after_the_first_dozen() -> None:
+    lines = terminal.render(reports.huge()).split("\n")
+    assert "    and 488 more ranges, 122 GiB" in lines
+    assert sum(line.startswith("    [0x") for line in lines) == 12
+    assert any(line.endswith("and 208 more runs") for line in lines)
+
+
+@pytest.mark.parametrize("width", [60, 100, 200])
+@pytest.mark.parametrize("report", [reports.ADDED, reports.BLIND, reports.hostile()])
+def test_no_line_but_the_answer_is_wider_than_the_terminal(report: Report, width: int) -> None:
+    _, *lines = terminal.render(report, width).split("\n")
+    assert [line for line in lines if len(line) > width and not line.startswith("vmcheck explain")] == []
+
+
+def test_hostile_strings_are_shown_and_never_sent_to_the_terminal() -> None:
+    text = terminal.render(reports.hostile())
+    assert all(char.isprintable() for char in text.replace("\n", ""))
+    assert r"\x1b]0;owned" in text
+
+
+def on_terminal(report: Report, width: int = 80) -> str:
+    file = io.StringIO()
+    terminal.show(
+        report, Console(file=file, width=width, force_terminal=True, highlight=False, no_color=True)
+    )
+    return file.getvalue()
+
+
+def test_a_terminal_gets_a_memory_bar_in_which_the_smallest_loss_shows() -> None:
+    lost = replace(reports.LOST_DIMM, ranges=RangeSet([(0x500000, 0x501000)]))
+    shown = on_terminal(reports.report(("undescribed-ram", lost)))
+    assert shown.split("\n")[2].count("×") == 1
+
+
+def test_square_brackets_in_a_dumps_strings_are_not_markup() -> None:
+    finding = replace(reports.LOST_CPU, summary="[bold red]loud[/]")
+    assert "[bold red]loud[/]" in on_terminal(reports.report(("cpu-without-note", finding)))
+
+
+def test_hostile_strings_reach_no_terminal_through_colours() -> None:
+    shown = on_terminal(reports.hostile())
+    assert "\x1b]" not in shown
+    assert "\x07" not in shown
+
+
+def test_every_byte_has_one_fate() -> None:
+    kept = memory(reports.ADDED)
+    assert {fate: ranges.size for fate, ranges in kept.fates.items() if ranges} == {
+        Fate.STORED: 63 * MiB,
+        Fate.FILTERED: 0x1FFDA000 - 0x100000 - 192 * MiB - 63 * MiB,
+        Fate.EXCLUDED: 192 * MiB + 0x9E000,
+        Fate.MISSING: 128 * MiB,
+    }
+    assert sum(ranges.size for ranges in kept.fates.values()) == kept.all.size
+
+
+def test_memory_that_the_headers_wrongly_claim_is_a_phantom_and_not_filtered() -> None:
+    assert memory(reports.PHANTOM).fates[Fate.PHANTOM] == reports.DIMM
+
+
+def test_excluded_memory_that_a_header_describes_all_the_same_is_not_called_absent() -> None:
+    header = replace(reports.WHOLE_HEADER, described=reports.BOOT | reports.LOW)
+    assert memory(reports.report(header=header)).fates[Fate.EXCLUDED] == RangeSet()
+
+
+def test_a_cell_shows_its_worst_fate_and_else_its_commonest() -> None:
+    space = RangeSet([(0, 100), (200, 300)])
+    fates = dict.fromkeys(Fate, RangeSet()) | {
+        Fate.STORED: RangeSet([(0, 60)]),
+        Fate.FILTERED: RangeSet([(60, 100), (200, 299)]),
+        Fate.MISSING: RangeSet([(299, 300)]),
+    }
+    assert cells(space, fates, 4) == [Fate.STORED, Fate.FILTERED, Fate.FILTERED, Fate.MISSING]

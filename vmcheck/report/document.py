@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The report as JSON. Its shape is a promise: docs/report.schema.json is made from these structs.
+
+The same dump gives the same bytes: no clock, no folder names, no measured times.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+
+import vmcheck
+from vmcheck.check import Report, Verdict
+from vmcheck.errors import plain
+from vmcheck.findings import Finding, Outcome, Severity, State
+from vmcheck.header import DumpHeader, Format, Producer
+from vmcheck.ranges import RangeSet
+from vmcheck.report import words
+from vmcheck.report.memory import Fate, memory, rightly_absent
+from vmcheck.topology import MemoryAccount, Topology, Unknown
+
+SCHEMA = 1
+"""Raised when a document that was valid before would be no more. New members do not raise it."""
+
+Bytes = Annotated[int, msgspec.Meta(ge=0, description="bytes")]
+Range = Annotated[
+    tuple[Annotated[int, msgspec.Meta(ge=0)], Annotated[int, msgspec.Meta(ge=0)]],
+    msgspec.Meta(description="physical addresses [start, end): the end is the first byte after"),
+]
+Cpus = Annotated[list[int], msgspec.Meta(description="CPU numbers as the kernel counts them")]
+
+
+class Dump(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What the file says of itself. ``null``: its format has no such field."""
+
+    file: str
+    format: Format
+    header_version: int | None
+    producer: Producer
+    machine: str
+    bits: int
+    byteorder: str
+    page_size: Bytes
+    dump_level: int | None
+    compression: str | None
+    flattened: bool
+    incomplete: bool
+    split_parts: int
+    file_size: Bytes
+    expected_size: Bytes
+    segments: int
+    cpu_notes: int
+    vmcoreinfo_notes: int
+    crash_time: Annotated[str | None, msgspec.Meta(description="UTC")]
+
+
+class Memory(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Bytes. All but the first two are disjoint: each byte has one fate. system_ram null: not known."""
+
+    system_ram: Bytes | None
+    described: Bytes
+    stored: Bytes
+    filtered: Bytes
+    excluded: Bytes
+    missing: Bytes
+    phantom: Bytes
+    elsewhere: Bytes
+    undescribed: Bytes
+
+
+class Account(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What one kernel structure says is RAM in use."""
+
+    structure: str
+    bytes: Bytes
+    complete: bool
+    unread: Annotated[list[str], msgspec.Meta(description="where the walk stopped, and why")]
+
+
+class Fault(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Memory that reading a kernel structure needed and the dump does not hold."""
+
+    structure: str
+    address: Annotated[int, msgspec.Meta(ge=0, description="physical")]
+    why: str
+
+
+class Kernel(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What the kernel knew. ``null``: not known, and ``unknown`` says why."""
+
+    source: str
+    release: str | None
+    build_id: str | None
+    possible_cpus: Cpus | None
+    present_cpus: Cpus | None
+    online_cpus: Cpus | None
+    remarks: list[str]
+    faults: Annotated[list[Fault], msgspec.Meta(description="pages asked for that are not in the dump")]
+
+
+class ReportedFinding(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    rule: str
+    severity: Severity
+    summary: str
+    ranges: list[Range]
+    bytes: Bytes
+    cpus: Cpus
+    evidence: list[str]
+    recoverable: bool
+
+
+class Rule(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    rule: str
+    state: State
+    why: Annotated[str | None, msgspec.Meta(description="of skipped and inapplicable")]
+
+
+class Excluded(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """System RAM that is rightly not in this dump."""
+
+    reason: str
+    bytes: Bytes
+    ranges: list[Range]
+
+
+class UnknownFact(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    fact: str
+    why: str
+
+
+class Document(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What ``vmcheck check --json`` writes."""
+
+    schema: Annotated[int, msgspec.Meta(ge=SCHEMA, le=SCHEMA)] = SCHEMA
+    vmcheck: Annotated[str, msgspec.Meta(description="the version that wrote this")]
+    verdict: Verdict
+    exit_status: Annotated[int, msgspec.Meta(ge=0, le=4)]
+    answer: Annotated[str, msgspec.Meta(description="the verdict in one line, for people")]
+    dump: Dump
+    kernel: Kernel
+    memory: Memory
+    findings: Annotated[list[ReportedFinding], msgspec.Meta(description="worst first")]
+    rules: Annotated[list[Rule], msgspec.Meta(description="every rule, looked or not")]
+    excluded: list[Excluded]
+    accounts: list[Account]
+    unknown: list[UnknownFact]
+
+
+def to_json(report: Report, fail_on: Severity = Severity.WRONG) -> bytes:
+    built = msgspec.to_builtins(document(report, fail_on))
+    return msgspec.json.format(msgspec.json.encode(_plain(built)), indent=2) + b"\n"
+
+
+def json_schema() -> bytes:
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(Document)}
+    return msgspec.json.format(msgspec.json.encode(schema), indent=2) + b"\n"
+
+
+def document(report: Report, fail_on: Severity = Severity.WRONG) -> Document:
+    return Document(
+        vmcheck=vmcheck.__version__,
+        verdict=report.verdict,
+        exit_status=int(report.exit_status(fail_on)),
+        answer=words.answer(report),
+        dump=_dump(report.header),
+        kernel=_kernel(report.topology),
+        memory=_memory(report),
+        findings=[_finding(rule, finding) for rule, finding in report.named_findings],
+        rules=[_rule(outcome) for outcome in report.outcomes],
+        excluded=[
+            Excluded(reason=excluded.reason, bytes=excluded.ranges.size, ranges=_ranges(excluded.ranges))
+            for excluded in rightly_absent(report)
+        ],
+        accounts=[_account(account) for account in words.accounts(report.topology)],
+        unknown=[UnknownFact(fact=fact, why=why) for fact, why in words.unknown_facts(report.topology)],
+    )
+
+
+def _dump(header: DumpHeader) -> Dump:
+    return Dump(
+        file=words.file_name(header),
+        format=header.format,
+        header_version=header.header_version,
+        producer=header.producer,
+        machine=header.machine,
+        bits=header.bits,
+        byteorder=header.byteorder,
+        page_size=header.page_size,
+        dump_level=header.dump_level,
+        compression=header.compression,
+        flattened=header.flattened,
+        incomplete=header.incomplete,
+        split_parts=len(header.split),
+        file_size=header.file_size,
+        expected_size=header.expected_size,
+        segments=len(header.segments),
+        cpu_notes=len(header.cpu_notes),
+        vmcoreinfo_notes=len(header.vmcoreinfo_notes),
+        crash_time=words.crash_time(header) or None,
+    )
+
+
+def _memory(report: Report) -> Memory:
+    kept = memory(report)
+    return Memory(
+        system_ram=None if isinstance(kept.ram, Unknown) else kept.ram.size,
+        described=report.header.described.size,
+        stored=kept.size(Fate.STORED),
+        filtered=kept.size(Fate.FILTERED),
+        excluded=kept.size(Fate.EXCLUDED),
+        missing=kept.size(Fate.MISSING),
+        phantom=kept.size(Fate.PHANTOM),
+        elsewhere=kept.size(Fate.ELSEWHERE),
+        undescribed=kept.size(Fate.UNDESCRIBED),
+    )
+
+
+def _kernel(topology: Topology) -> Kernel:
+    return Kernel(
+        source=topology.source,
+        release=_or_none(topology.release),
+        build_id=_or_none(topology.build_id),
+        possible_cpus=_cpus(topology.possible_cpus),
+        present_cpus=_cpus(topology.present_cpus),
+        online_cpus=_cpus(topology.online_cpus),
+        remarks=list(topology.remarks),
+        faults=[
+            Fault(structure=fault.structure, address=fault.address, why=fault.why)
+            for fault in topology.faults
+        ],
+    )
+
+
+def _or_none(fact: str | Unknown) -> str | None:
+    return None if isinstance(fact, Unknown) else fact
+
+
+def _cpus(fact: frozenset[int] | Unknown) -> list[int] | None:
+    return None if isinstance(fact, Unknown) else sorted(fact)
+
+
+def _finding(rule: str, finding: Finding) -> ReportedFinding:
+    return ReportedFinding(
+        rule=rule,
+        severity=finding.severity,
+        summary=finding.summary,
+        ranges=_ranges(finding.ranges),
+        bytes=finding.ranges.size,
+        cpus=list(finding.cpus),
+        evidence=list(finding.evidence),
+        recoverable=finding.recoverable,
+    )
+
+
+def _ranges(ranges: RangeSet) -> list[Range]:
+    return list(ranges)
+
+
+def _rule(outcome: Outcome) -> Rule:
+    return Rule(rule=outcome.rule, state=outcome.state, why=outcome.why or None)
+
+
+def _account(account: MemoryAccount) -> Account:
+    return Account(
+        structure=account.structure,
+        bytes=account.ram.size,
+        complete=account.complete,
+        unread=list(account.unread),
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Every string made plain: a dump's strings can hold what JSON cannot, such as half a surrogate pair."""
+    if isinstance(value, str):
+        return plain(value)
+    if isinstance(value, dict):
+        return {key: _plain(member) for key, member in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(member) for member in value]
+    return value

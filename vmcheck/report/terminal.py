@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The report as text. Its first line is the answer."""
+
+from __future__ import annotations
+
+import itertools
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from vmcheck.check import Report, Verdict
+from vmcheck.errors import plain
+from vmcheck.findings import Finding, Severity, State
+from vmcheck.ranges import RangeSet
+from vmcheck.report import words
+from vmcheck.report.memory import Fate, cells, memory, rightly_absent
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+NARROWEST, WIDEST = 60, 120
+"""Columns. Lines longer than the widest are hard to read, however wide the terminal is."""
+
+LABEL = 14
+"""Columns of a fact's name."""
+
+GLYPHS = {
+    Fate.MISSING: "×",
+    Fate.PHANTOM: "?",
+    Fate.UNDESCRIBED: "-",
+    Fate.EXCLUDED: "·",
+    Fate.ELSEWHERE: "/",
+    Fate.FILTERED: "░",
+    Fate.STORED: "█",
+}
+ASCII_GLYPHS = {**GLYPHS, Fate.MISSING: "X", Fate.EXCLUDED: ".", Fate.FILTERED: "=", Fate.STORED: "#"}
+
+STYLES = {
+    Fate.MISSING: "bold red",
+    Fate.PHANTOM: "bold magenta",
+    Fate.UNDESCRIBED: "yellow",
+    Fate.EXCLUDED: "dim",
+    Fate.ELSEWHERE: "dim",
+    Fate.FILTERED: "blue",
+    Fate.STORED: "green",
+}
+VERDICT_STYLES = {
+    Verdict.COMPLETE: "bold green",
+    Verdict.INCOMPLETE: "bold red",
+    Verdict.MISLEADING: "bold magenta",
+    Verdict.UNKNOWN: "bold yellow",
+}
+
+
+class Span(NamedTuple):
+    text: str
+    style: str = ""
+
+
+Line = tuple[Span, ...]
+
+
+def render(report: Report, width: int = 100) -> str:
+    """The report without colour or picture, for a pipe, a file or a log."""
+    lines = _lines(report, _fitting(width), bar=[])
+    return "".join("".join(plain(span.text) for span in line).rstrip() + "\n" for line in lines)
+
+
+def show(report: Report, console: Console, ascii_only: bool = False) -> None:
+    """The report on a terminal, with the memory bar; ``console`` decides about colour."""
+    from rich.text import Text
+
+    width = _fitting(console.width)
+    bar = list(_bar(report, width - 2, ASCII_GLYPHS if ascii_only else GLYPHS))
+    for line in _lines(report, width, bar):
+        console.print(Text.assemble(*((plain(span.text), span.style) for span in line)), soft_wrap=True)
+
+
+def _fitting(width: int) -> int:
+    return max(NARROWEST, min(width, WIDEST))
+
+
+def _lines(report: Report, width: int, bar: Sequence[Line]) -> Iterator[Line]:
+    yield from _answer(report)
+    if bar:
+        yield ()
+        yield from bar
+    for severity in Severity:
+        findings = [named for named in report.named_findings if named[1].severity is severity]
+        if findings:
+            yield from _heading(words.SEVERITY[severity])
+            for number, (rule, finding) in enumerate(findings):
+                if number:
+                    yield ()
+                yield from _finding(rule, finding, width)
+    yield from _rightly_absent(report, width)
+    yield from _looked_at(report, width)
+    yield from _unlooked(report, width)
+    if found := [outcome.rule for outcome in report.outcomes_in(State.FOUND)]:
+        yield ()
+        meaning = "says what it means" if len(found) == 1 else "says what one means"
+        command = f"vmcheck explain {found[0] if len(found) == 1 else 'RULE'}"
+        yield (Span(command, "bold"), Span(f"  {meaning} and what to do"))
+
+
+def _answer(report: Report) -> Iterator[Line]:
+    """One line, however narrow the terminal: ``head -1`` prints the whole answer."""
+    verdict = words.VERDICT[report.verdict]
+    reason = words.answer(report).removeprefix(verdict)
+    yield (Span(verdict, VERDICT_STYLES[report.verdict]), Span(reason, "bold"))
+
+
+def _heading(text: str) -> Iterator[Line]:
+    yield ()
+    yield (Span(text, "bold underline"),)
+
+
+def _bar(report: Report, width: int, glyphs: dict[Fate, str]) -> Iterator[Line]:
+    """All memory in address order, its holes squeezed out, and what the glyphs mean."""
+    kept = memory(report)
+    fates = cells(kept.all, kept.fates, width)
+    if not fates:
+        return
+    runs = [(fate, len(list(run))) for fate, run in itertools.groupby(fates)]
+    yield (Span("  "), *(Span(glyphs[fate] * length, STYLES[fate]) for fate, length in runs))
+    yield (
+        Span("  "),
+        *(
+            span
+            for fate in reversed(Fate)
+            if kept.fates[fate]
+            for span in (
+                Span(glyphs[fate], STYLES[fate]),
+                Span(f" {words.size(kept.size(fate))} {words.FATE[fate]}   "),
+            )
+        ),
+    )
+
+
+def _finding(rule: str, finding: Finding, width: int) -> Iterator[Line]:
+    name = f"[{rule}]"
+    *first, last = _wrapped(f"{finding.summary}  {name}", width - 2)
+    for line in first:
+        yield (Span(f"  {line}", "bold"),)
+    summary, found, _ = last.partition(name)
+    yield (Span(f"  {summary}", "bold"), Span(name if found else "", "cyan"))
+    for extent in words.extents(finding):
+        for line in _wrapped(extent, width - 4, indent=2):
+            yield (Span(f"    {line}", STYLES[Fate.MISSING] if finding.severity is Severity.LOST else ""),)
+    for text in (*finding.evidence, *([words.RECOVERABLE] if finding.recoverable else [])):
+        for line in _wrapped(f"- {text}", width - 4, indent=2):
+            yield (Span(f"    {line}"),)
+
+
+def _rightly_absent(report: Report, width: int) -> Iterator[Line]:
+    if exclusions := rightly_absent(report):
+        yield from _heading("Rightly absent")
+        facts = [
+            words.Fact(words.size(exclusion.ranges.size), f"{exclusion.reason}, {_where(exclusion.ranges)}")
+            for exclusion in exclusions
+        ]
+        yield from _facts(facts, width)
+
+
+def _where(ranges: RangeSet) -> str:
+    first = words.address_range(*next(iter(ranges)))
+    return first if len(ranges) == 1 else f"{words.count(len(ranges), 'range')} from {first}"
+
+
+def _looked_at(report: Report, width: int) -> Iterator[Line]:
+    yield from _heading("The dump")
+    yield from _facts(words.dump_facts(report), width)
+    yield from _heading("The kernel")
+    yield from _facts(words.kernel_facts(report), width)
+    yield from _heading("The rules")
+    facts = [(state.value, words.rule_names(report, state)) for state in State]
+    yield from _facts([words.Fact(name, rules) for name, rules in facts if rules], width)
+
+
+def _unlooked(report: Report, width: int) -> Iterator[Line]:
+    if facts := words.unlooked(report):
+        yield from _heading("Could not look")
+        for name, why in facts:
+            for line in _wrapped(f"{name}: {why}", width - 4, indent=2):
+                yield (Span(f"  {line}", "yellow"),)
+
+
+def _facts(facts: Iterable[words.Fact], width: int) -> Iterator[Line]:
+    for name, value in facts:
+        first, *rest = _wrapped(value, width - LABEL - 4)
+        yield (Span(f"  {plain(name)[:LABEL]:{LABEL}}  ", "dim"), Span(first))
+        for line in rest:
+            yield (Span(" " * (LABEL + 4) + line),)
+
+
+def _wrapped(text: str, width: int, indent: int = 0) -> list[str]:
+    """At least one line. A word longer than the line, such as a hostile name, is cut."""
+    return textwrap.wrap(
+        plain(text), width, subsequent_indent=" " * indent, break_on_hyphens=False, drop_whitespace=True
+    ) or [""]

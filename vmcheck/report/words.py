@@ -1,0 +1,357 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The phrases that text, JSON, HTML and JUnit share."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
+from pathlib import PurePath
+from typing import NamedTuple
+
+from vmcheck.check import Report, Verdict
+from vmcheck.findings import Finding, Severity, State
+from vmcheck.header import DumpHeader, Format
+from vmcheck.ranges import RangeSet
+from vmcheck.report.memory import Fate, memory
+from vmcheck.topology import CrashImage, Fault, MemoryAccount, Topology, Unknown
+
+VERDICT: Mapping[Verdict, str] = {verdict: verdict.value.upper() for verdict in Verdict}
+
+FATE: Mapping[Fate, str] = {
+    Fate.MISSING: "missing",
+    Fate.PHANTOM: "described, but no RAM",
+    Fate.UNDESCRIBED: "not described",
+    Fate.EXCLUDED: "left out by design",
+    Fate.ELSEWHERE: "in parts not given",
+    Fate.FILTERED: "filtered",
+    Fate.STORED: "stored",
+}
+
+DESCRIBED = (Fate.STORED, Fate.FILTERED, Fate.ELSEWHERE, Fate.PHANTOM)
+
+FATE_AT_LENGTH: Mapping[Fate, str] = {
+    Fate.MISSING: "the kernel had it and the dump does not",
+    Fate.PHANTOM: "the headers describe it and the kernel had no RAM there",
+    Fate.UNDESCRIBED: "System RAM in no header, and no rule calls it lost",
+    Fate.EXCLUDED: "System RAM that a healthy header leaves out",
+    Fate.ELSEWHERE: "stored in parts of the split dump that were not given",
+    Fate.FILTERED: "described, its pages left out of the file on purpose",
+    Fate.STORED: "its pages are in the file",
+}
+
+SEVERITY: Mapping[Severity, str] = {
+    Severity.LOST: "Missing",
+    Severity.WRONG: "Wrong",
+    Severity.NOTICE: "Worth knowing",
+}
+
+RANGES_SHOWN = 12
+"""Of one finding; JSON has them all."""
+
+RUNS_SHOWN = 48
+"""Of consecutive CPUs; JSON has them all."""
+
+RECOVERABLE = "recoverable: what the headers lack still lies in the dump's memory"
+
+DUMP_LEVEL = {
+    1: "zero",
+    2: "cache",
+    4: "private cache",
+    8: "user",
+    16: "free",
+}
+"""The bits of makedumpfile -d: which pages it leaves out."""
+
+
+class Fact(NamedTuple):
+    name: str
+    value: str
+
+
+# Quantities
+
+
+def size(number: int) -> str:
+    """Bytes for people: ``128 MiB``, ``1.0 GiB``, ``12.5 TiB``."""
+    units = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+    value, unit = float(number), 0
+    # 1023.7 MiB would round to 1024 MiB.
+    while round(value) >= 1024 and unit < len(units) - 1:
+        value, unit = value / 1024, unit + 1
+    if unit == 0:
+        return count(number, "byte")
+    decimals = 1 if value < 9.95 or (value < 99.95 and value != int(value)) else 0
+    return f"{value:.{decimals}f} {units[unit]}"
+
+
+def count(number: int, noun: str) -> str:
+    """``1 rule``, ``2 rules``, ``1,024 CPUs``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def address_range(start: int, end: int) -> str:
+    return f"[{start:#x}, {end:#x})"
+
+
+def cpu_list(cpus: Iterable[int]) -> str:
+    """As the kernel prints a CPU mask: ``0-2,5``."""
+    runs: list[list[int]] = []
+    for cpu in sorted(set(cpus)):
+        if runs and runs[-1][1] == cpu - 1:
+            runs[-1][1] = cpu
+        else:
+            runs.append([cpu, cpu])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+
+
+def cpus(numbers: Sequence[int]) -> str:
+    """``CPU 2``, ``CPUs 2-3``; only how many where the list is too long to read."""
+    listed = cpu_list(numbers)
+    if len(listed) > 24:
+        return count(len(numbers), "CPU")
+    return f"CPU{'' if len(numbers) == 1 else 's'} {listed}"
+
+
+def joined(parts: Sequence[str]) -> str:
+    """``a, b and c``."""
+    return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
+
+
+# The answer
+
+
+def answer(report: Report) -> str:
+    """The line that a person reads if they read only one."""
+    reasons = {
+        Verdict.COMPLETE: _complete,
+        Verdict.INCOMPLETE: _incomplete,
+        Verdict.MISLEADING: _misleading,
+        Verdict.UNKNOWN: _could_not_tell,
+    }
+    return f"{VERDICT[report.verdict]}: {reasons[report.verdict](report)}"
+
+
+def _complete(report: Report) -> str:
+    """Described, not stored: what the dump level filtered is no loss and is not in the file either."""
+    parts = []
+    ram, online = report.topology.system_ram, report.topology.online_cpus
+    if not isinstance(ram, Unknown):
+        parts.append(f"all {size((ram & report.header.described).size)} of RAM that it should")
+    if not isinstance(online, Unknown) and not isinstance(report.topology.saved_notes, Unknown):
+        parts.append(f"the registers of {_every(len(online))}")
+    if not parts:
+        looked = report.outcomes_in(State.CLEAN) + report.outcomes_in(State.FOUND)
+        return f"nothing is missing by the {count(len(looked), 'rule')} that apply"
+    return f"this dump describes {joined(parts)}"
+
+
+def _every(online: int) -> str:
+    return {1: "the only online CPU", 2: "both online CPUs"}.get(online, f"all {online:,} online CPUs")
+
+
+def _incomplete(report: Report) -> str:
+    parts, ram = [], report.topology.system_ram
+    if report.lost_memory:
+        of = "" if isinstance(ram, Unknown) else f" of {size(ram.size)}"
+        parts.append(f"{size(report.lost_memory.size)}{of} RAM")
+    if report.lost_cpus:
+        parts.append(f"the registers of {cpus(report.lost_cpus)}")
+    if not parts:
+        return _first_of(report.of(Severity.LOST))
+    return f"{joined(parts)} {'are' if report.lost_cpus else 'is'} not in this dump"
+
+
+def _misleading(report: Report) -> str:
+    return _first_of(report.of(Severity.WRONG))
+
+
+def _first_of(findings: Sequence[Finding]) -> str:
+    more = f" (and {count(len(findings) - 1, 'more finding')})" if len(findings) > 1 else ""
+    return findings[0].summary + more
+
+
+def _could_not_tell(report: Report) -> str:
+    skipped = report.outcomes_in(State.SKIPPED)
+    return (
+        f"nothing wrong was seen, but {len(skipped)} of {count(len(report.outcomes), 'rule')} "
+        f"could not look: {skipped[0].why}"
+    )
+
+
+# A finding
+
+
+def extents(finding: Finding) -> Iterator[str]:
+    """The exact ranges and CPUs of a finding, one line each."""
+    if finding.ranges:
+        yield from _ranges(finding.ranges)
+    if finding.cpus:
+        runs = cpu_list(finding.cpus).split(",")
+        more = f" and {count(len(runs) - RUNS_SHOWN, 'more run')}" if len(runs) > RUNS_SHOWN else ""
+        yield f"CPU{'s' if len(finding.cpus) > 1 else ''} {', '.join(runs[:RUNS_SHOWN])}{more}"
+
+
+def _ranges(ranges: RangeSet) -> Iterator[str]:
+    shown = list(ranges)[:RANGES_SHOWN] if len(ranges) > RANGES_SHOWN + 1 else list(ranges)
+    texts = [address_range(*bounds) for bounds in shown]
+    for text, (start, end) in zip(texts, shown, strict=True):
+        yield f"{text:{max(map(len, texts))}}  {size(end - start)}"
+    if hidden := list(ranges)[len(shown) :]:
+        yield f"and {count(len(hidden), 'more range')}, {size(sum(e - s for s, e in hidden))}"
+
+
+# What was looked at
+
+
+def file_name(header: DumpHeader) -> str:
+    """Without its folder, which says more of the reader's machine than of the dump."""
+    return PurePath(header.path).name
+
+
+def dump_facts(report: Report) -> list[Fact]:
+    header = report.header
+    facts = [Fact("file", f"{file_name(header)}, {size(header.file_size)}"), Fact("format", _format(header))]
+    machine = f"{header.machine}, {header.bits}-bit, {header.byteorder} endian"
+    facts.append(Fact("machine", f"{machine}, {header.page_size:,}-byte pages"))
+    if header.dump_level is not None:
+        facts.append(Fact("dump level", dump_level(header.dump_level)))
+    facts.append(Fact("memory", _amounts(report)))
+    facts.append(Fact("notes", _notes(header)))
+    if when := crash_time(header):
+        facts.append(Fact("crashed", when))
+    return facts
+
+
+def _format(header: DumpHeader) -> str:
+    version = "" if header.header_version is None else f" version {header.header_version}"
+    compression = {None: "", "none": ", not compressed"}.get(header.compression, f", {header.compression}")
+    return "".join(
+        [
+            f"{header.format.value}{version}{compression}",
+            ", flattened" if header.flattened else "",
+            f", {count(len(header.split), 'split part')}" if header.split else "",
+            f", {count(len(header.segments), 'PT_LOAD segment')}" if header.format is Format.ELF else "",
+            f", written by {header.producer.value}",
+            ", marked incomplete by makedumpfile" if header.incomplete else "",
+        ]
+    )
+
+
+def dump_level(level: int) -> str:
+    """``31: without zero, cache, private cache, user and free pages``."""
+    without = [pages for bit, pages in DUMP_LEVEL.items() if level & bit]
+    return f"{level}: without {joined(without)} pages" if without else f"{level}: every page kept"
+
+
+def _amounts(report: Report) -> str:
+    header = report.header
+    return f"{size(header.described.size)} described: {amounts(report, DESCRIBED)}"
+
+
+def amounts(report: Report, fates: Iterable[Fate] = tuple(Fate)) -> str:
+    """``62 MiB stored, 256 MiB filtered``: the fates that any memory has."""
+    kept = memory(report)
+    return ", ".join(f"{size(kept.size(fate))} {FATE[fate]}" for fate in fates if kept.fates[fate]) or "none"
+
+
+def _notes(header: DumpHeader) -> str:
+    told = f"registers of {count(len(header.cpu_notes), 'CPU')} (NT_PRSTATUS)"
+    vmcoreinfo = len(header.vmcoreinfo_notes)
+    infos = {0: "no VMCOREINFO", 1: "VMCOREINFO"}.get(vmcoreinfo, f"{vmcoreinfo} times VMCOREINFO")
+    return f"{told}, {infos}"
+
+
+def crash_time(header: DumpHeader) -> str:
+    """UTC, from VMCOREINFO's CRASHTIME or the file's timestamp; empty where neither tells."""
+    told = header.vmcoreinfo.get("CRASHTIME", "")
+    seconds = int(told) if told.isascii() and told.isdigit() and len(told) < 12 else header.timestamp or 0
+    try:
+        when = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
+    except (OverflowError, ValueError, OSError):
+        return ""
+    return when.strftime("%Y-%m-%d %H:%M:%S UTC") if seconds > 0 else ""
+
+
+def kernel_facts(report: Report) -> list[Fact]:
+    topology = report.topology
+    facts = [Fact("asked", topology.source), Fact("release", _told(topology.release))]
+    if not isinstance(topology.build_id, Unknown):
+        facts.append(Fact("build ID", topology.build_id))
+    for account in accounts(topology):
+        facts.append(Fact(account.structure, f"{size(account.ram.size)}, {_how_whole(account)}"))
+    facts.append(Fact("CPUs", _cpu_masks(topology)))
+    if not isinstance(topology.crash_image, Unknown):
+        facts.append(Fact("crash image", _crash_image(topology.crash_image)))
+    if topology.faults:
+        facts.append(Fact("faults", _faults(topology.faults)))
+    facts += [Fact("remark", remark) for remark in topology.remarks]
+    return facts
+
+
+def _told(fact: str | Unknown) -> str:
+    return f"not known: {fact.why}" if isinstance(fact, Unknown) else fact
+
+
+def _how_whole(account: MemoryAccount) -> str:
+    return "read whole" if account.complete else f"read in part: {count(len(account.unread), 'place')} unread"
+
+
+def accounts(topology: Topology) -> Iterator[MemoryAccount]:
+    """Each structure's account that could be had."""
+    for structure in (topology.sections, topology.resources, topology.blocks):
+        if not isinstance(structure, Unknown):
+            yield structure.account
+
+
+def _cpu_masks(topology: Topology) -> str:
+    masks = {
+        "online": topology.online_cpus,
+        "present": topology.present_cpus,
+        "possible": topology.possible_cpus,
+    }
+    return "; ".join(
+        f"{name} not known" if isinstance(mask, Unknown) else f"{cpu_list(mask) or 'none'} {name}"
+        for name, mask in masks.items()
+    )
+
+
+def _faults(faults: Sequence[Fault]) -> str:
+    structures = joined(list(dict.fromkeys(fault.structure for fault in faults)))
+    return f"{count(len(faults), 'page')} asked for and not in the dump, reading {structures}"
+
+
+def _crash_image(image: CrashImage | None) -> str:
+    if image is None:
+        return "no crash kernel was loaded"
+    how = {True: "kexec_file_load", False: "kexec_load", None: "loaded"}[image.file_mode]
+    kept = {
+        True: "the kernel rewrites elfcorehdr on hotplug",
+        False: "the kernel was not asked to rewrite elfcorehdr on hotplug",
+        None: "this kernel cannot rewrite elfcorehdr on hotplug",
+    }[image.hotplug_support]
+    return f"{how}, {count(len(image.segments), 'segment')}; {kept}"
+
+
+# What could not be looked at
+
+
+def unknown_facts(topology: Topology) -> list[Fact]:
+    """Each fact of the kernel that could not be read, by its name in Topology, and why."""
+    values = ((field.name, getattr(topology, field.name)) for field in fields(topology))
+    return [Fact(name, value.why) for name, value in values if isinstance(value, Unknown)]
+
+
+def unlooked(report: Report) -> list[Fact]:
+    """What the verdict could not rest on: skipped rules by why, and where each account stopped."""
+    by_why: dict[str, list[str]] = {}
+    for outcome in report.outcomes_in(State.SKIPPED):
+        by_why.setdefault(outcome.why, []).append(outcome.rule)
+    told = [Fact(", ".join(names), why) for why, names in by_why.items()]
+    for account in accounts(report.topology):
+        told += [Fact(account.structure, f"stopped: {where}") for where in account.unread]
+    return told
+
+
+def rule_names(report: Report, state: State) -> str:
+    return ", ".join(outcome.rule for outcome in report.outcomes_in(state))
