@@ -29,3 +29,8 @@ class UnsupportedFormat(VmcheckError):
 
 class PageNotStored(VmcheckError):
     """Physical memory that the dump does not hold; the message says why."""
+
+    def __init__(self, message: str, address: int | None = None) -> None:
+        super().__init__(message)
+        self.address = address
+        """The first physical address that could not be read."""

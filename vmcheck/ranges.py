@@ -44,6 +44,15 @@ class RangeSet:
         return cls._of(_merged(starts.astype(np.int64), ends.astype(np.int64)))
 
     @classmethod
+    def from_bounds(cls, bounds: Bounds) -> RangeSet:
+        """Bounds that already are strictly increasing: start, end, start, end..."""
+        if len(bounds) & 1 or (bounds[1:] <= bounds[:-1]).any():
+            raise ValueError("the bounds of ranges are pairs in rising order")
+        if len(bounds) and not 0 <= int(bounds[0]) <= int(bounds[-1]) <= ADDRESS_LIMIT:
+            raise ValueError("a range lies outside the physical address space")
+        return cls._of(bounds)
+
+    @classmethod
     def _of(cls, bounds: Bounds) -> RangeSet:
         result = cls.__new__(cls)
         bounds.flags.writeable = False

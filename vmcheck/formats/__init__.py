@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Bytes -> :class:`~vmcheck.header.DumpHeader`, from every clothing that a vmcore wears.
+
+The format is told by signature, never by the file's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+from vmcheck.errors import UnreadableFile
+from vmcheck.formats import flattened, kdump, signatures
+from vmcheck.formats.file import DumpFile, StoredFile
+from vmcheck.header import DumpHeader
+
+ELF_SIGNATURE = b"\x7fELF"
+
+
+class Memory(Protocol):
+    """Physical memory that a dump holds."""
+
+    def read(self, address: int, size: int) -> bytes:
+        """``size`` bytes at a physical address, or :class:`~vmcheck.errors.PageNotStored`."""
+
+
+class Dump:
+    """An open dump: its headers, its memory and its files."""
+
+    header: DumpHeader
+    memory: Memory
+    files: tuple[DumpFile, ...]
+    """As given; of a flattened stream the file that it stands for. Their extents are those read."""
+
+    def __init__(self, paths: Sequence[str | Path], record: bool = False) -> None:
+        with ExitStack() as opened:
+            self.files = tuple(opened.enter_context(_open_file(path, record)) for path in paths)
+            header, self.memory = _read(self.files)
+            self.header = _of_stream(header, self.files)
+            self._opened = opened.pop_all()
+
+    def close(self) -> None:
+        self._opened.close()
+
+    def __enter__(self) -> Dump:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_dump(paths: Sequence[str | Path], record: bool = False) -> Dump:
+    """A dump from its file, or from the parts of ``makedumpfile --split`` in any order.
+
+    With ``record``, :attr:`Dump.files` keep the extents that are read.
+    """
+    return Dump(paths, record)
+
+
+def read_header(paths: Sequence[str | Path]) -> DumpHeader:
+    """What a dump's headers claim."""
+    with open_dump(paths) as dump:
+        return dump.header
+
+
+def _open_file(path: str | Path, record: bool) -> DumpFile:
+    stored = StoredFile(path, record)
+    try:
+        if stored.read(0, min(16, stored.size)) != flattened.SIGNATURE:
+            return stored
+        stored.record = False
+        return flattened.FlattenedFile(stored, record)
+    except BaseException:
+        stored.close()
+        raise
+
+
+def _of_stream(header: DumpHeader, files: Sequence[DumpFile]) -> DumpHeader:
+    """``header`` with what only the flattened stream knows: a cut one lacks its end mark at the least."""
+    if not any(isinstance(file, flattened.FlattenedFile) for file in files):
+        return header
+    header = replace(header, flattened=True)
+    if not any(file.cut for file in files):
+        return header
+    least = header.file_size + flattened.RECORD.size
+    return replace(header, expected_size=max(header.expected_size, least))
+
+
+def _read(files: Sequence[DumpFile]) -> tuple[DumpHeader, Memory]:
+    if not files:
+        raise ValueError("no file was given")
+    heads = [file.read(0, min(8, file.size)) for file in files]
+    if all(head == kdump.SIGNATURE for head in heads):
+        return kdump.read(files)
+    for file, head in zip(files, heads, strict=True):
+        if head != kdump.SIGNATURE and not head.startswith(ELF_SIGNATURE):
+            raise signatures.refuse(file)
+    if len(files) > 1:
+        raise UnreadableFile(
+            f"{files[1].name}: only parts of a split kdump-compressed dump are read together"
+        )
+    # pyelftools takes a tenth of a second to import, and most dumps are not ELF.
+    from vmcheck.formats import elf
+
+    return elf.read(files[0])

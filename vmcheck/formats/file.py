@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A dump's bytes, by offset. Every byte that vmcheck reads of a dump is read here."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from vmcheck.errors import UnreadableFile
+from vmcheck.ranges import RangeSet
+
+STANDARD_INPUT = "-"
+SAVE_IT_FIRST = "a dump is read at many offsets: save it to a file first, then give that file"
+
+EXTENTS_BEFORE_MERGING = 1 << 16
+
+
+class DumpFile:
+    """A file of ``size`` bytes. Reads are exact and bounds-checked.
+
+    With ``record``, it keeps the extents that were read: ``vmcheck distill`` copies
+    just those, so a reader reads no more than it needs.
+    """
+
+    cut = False
+    """Known to end too early, whatever the headers say."""
+
+    def __init__(self, name: str, size: int, record: bool = False) -> None:
+        self.name = name
+        self.size = size
+        self.record = record
+        self._extents: list[tuple[int, int]] = []
+
+    def read(self, offset: int, size: int) -> bytes:
+        if offset < 0 or size < 0 or offset + size > self.size:
+            raise UnreadableFile(
+                f"{self.name}: {size} bytes at {offset:#x} are past the end of the file ({self.size:#x})"
+            )
+        if self.record:
+            self._extents.append((offset, offset + size))
+            if len(self._extents) > EXTENTS_BEFORE_MERGING:
+                self._extents = list(self.extents)
+        return self._read(offset, size)
+
+    def _read(self, offset: int, size: int) -> bytes:
+        raise NotImplementedError
+
+    @property
+    def extents(self) -> RangeSet:
+        """File offsets read so far, where they are recorded."""
+        bounds = np.array(self._extents, dtype=np.int64).reshape(-1, 2)
+        return RangeSet.from_arrays(bounds[:, 0], bounds[:, 1])
+
+    def close(self) -> None:
+        pass
+
+    def __enter__(self) -> DumpFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class StoredFile(DumpFile):
+    """A file on a disk, or a disk: some systems dump to a raw partition."""
+
+    def __init__(self, path: str | Path, record: bool = False) -> None:
+        name = str(path)
+        if name == STANDARD_INPUT:
+            raise UnreadableFile(f"standard input cannot be a dump: {SAVE_IT_FIRST}")
+        try:
+            mode = Path(name).stat().st_mode
+            if refusal := _refusal(mode):
+                raise UnreadableFile(f"{name}: {refusal}")
+            self._descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise UnreadableFile(f"{name}: {os.strerror(error.errno or 0)}") from None
+        except ValueError:
+            raise UnreadableFile(f"{name}: not a file name") from None
+        # A block device's st_size is 0.
+        super().__init__(name, os.lseek(self._descriptor, 0, os.SEEK_END), record)
+        if not self.size:
+            self.close()
+            raise UnreadableFile(f"{name}: the file is empty (0 bytes): the dump was never written")
+
+    def _read(self, offset: int, size: int) -> bytes:
+        try:
+            data = os.pread(self._descriptor, size, offset)
+        except OSError as error:
+            reason = os.strerror(error.errno or 0)
+            raise UnreadableFile(f"{self.name}: {size} bytes at {offset:#x}: {reason}") from None
+        if len(data) == size:
+            return data
+        if not data:
+            raise UnreadableFile(f"{self.name}: ends at {offset:#x} now, and had {self.size:#x} when opened")
+        # Linux reads at most 0x7ffff000 bytes at once.
+        return data + self._read(offset + len(data), size - len(data))
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def _refusal(mode: int) -> str | None:
+    """Why no dump can be read from a file of this kind."""
+    if stat.S_ISDIR(mode):
+        return "a directory: give the vmcore file inside it"
+    if stat.S_ISFIFO(mode):
+        return f"a pipe, and {SAVE_IT_FIRST}"
+    if stat.S_ISCHR(mode):
+        return f"a character device, and {SAVE_IT_FIRST}"
+    if stat.S_ISSOCK(mode):
+        return f"a socket, and {SAVE_IT_FIRST}"
+    return None
+
+
+class Window:
+    """Many small reads of a file in rising order, as few larger ones of ``width`` bytes."""
+
+    def __init__(self, file: DumpFile, end: int, width: int) -> None:
+        self._file = file
+        self._end = end
+        self._width = width
+        self._start = 0
+        self._bytes = b""
+
+    def read(self, offset: int, size: int) -> bytes:
+        """``size`` bytes, which must lie before the window's ``end``."""
+        begin = offset - self._start
+        if begin < 0 or begin + size > len(self._bytes):
+            self._bytes = self._file.read(offset, min(max(size, self._width), self._end - offset))
+            self._start, begin = offset, 0
+        return self._bytes[begin : begin + size]

@@ -1,0 +1,457 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""kdump-compressed: what makedumpfile writes by default, and QEMU's kdump-zlib.
+
+In blocks of a page: disk_dump_header; kdump_sub_header and the notes; a bitmap of the
+memory that the headers describe; a bitmap of the pages in the file; a page_desc for
+each of those in rising order; the pages. (makedumpfile's diskdump_mod.h and IMPLEMENTATION.)
+"""
+
+from __future__ import annotations
+
+import struct
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache, reduce
+from typing import NamedTuple
+
+import numpy as np
+
+from vmcheck.errors import PageNotStored, UnreadableFile, UnsupportedFormat
+from vmcheck.formats import machines
+from vmcheck.formats.bitmap import read_bitmap
+from vmcheck.formats.compression import Corrupt, name_of, unpack_page
+from vmcheck.formats.file import DumpFile
+from vmcheck.formats.notes import ERASEINFO, LARGEST_VMCOREINFO, NoteHeader, Notes
+from vmcheck.header import DumpHeader, Format, Producer
+from vmcheck.ranges import ADDRESS_LIMIT, RangeSet
+
+SIGNATURE = b"KDUMP   "
+VERSIONS = range(1, 7)
+DUMP_DH_COMPRESSED_INCOMPLETE = 0x8
+"""In status: makedumpfile ran out of space."""
+
+# struct disk_dump_header after the signature. It holds a struct timeval, so native longs.
+DISK_DUMP_HEADER = {32: "i390s2xiiIiiIIIIIIi", 64: "i390s6xqqIiiIIIIIIi"}
+UTSNAME_FIELD = 65
+
+# struct kdump_sub_header: unsigned long and off_t, which 32-bit x86 aligns to 4 bytes and others to 8.
+SUB_HEADER_64 = "QiiQQQQQQQQQQQ"
+SUB_HEADER_32_PACKED = "IiiIIQIQIQIQQQ"
+SUB_HEADER_32_PADDED = "IiiII4xQI4xQI4xQI4xQQQ"
+SINCE_VERSION = (1, 1, 2, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 6)
+"""The header version that brought each member."""
+
+PAGE_DESC = "QIIQ"
+PAGE_DESC_SIZE = 24
+DESCRIPTORS_AT_ONCE = 512
+CACHED_BYTES = 4 << 20
+LARGEST_SEARCH = 1 << 20
+"""Bytes of page_desc looked through for the end of the data."""
+
+
+class SubHeader(NamedTuple):
+    """struct kdump_sub_header; what the version lacks is 0."""
+
+    phys_base: int
+    dump_level: int
+    split: int
+    start_pfn: int
+    end_pfn: int
+    offset_vmcoreinfo: int
+    size_vmcoreinfo: int
+    offset_note: int
+    size_note: int
+    offset_eraseinfo: int
+    size_eraseinfo: int
+    start_pfn_64: int
+    end_pfn_64: int
+    max_mapnr_64: int
+
+
+class PageDescriptor(NamedTuple):
+    """struct page_desc."""
+
+    offset: int
+    size: int
+    flags: int
+    page_flags: int
+
+
+@dataclass(frozen=True)
+class DiskDumpHeader:
+    """struct disk_dump_header, and how its file lays structures out."""
+
+    bits: int
+    byteorder: str
+    header_version: int
+    utsname: tuple[str, ...]
+    tv_sec: int
+    status: int
+    block_size: int
+    """Also the page size."""
+    sub_hdr_size: int
+    """Blocks."""
+    bitmap_blocks: int
+    """Of both bitmaps."""
+    max_mapnr: int
+
+    @property
+    def order(self) -> str:
+        return "<" if self.byteorder == "little" else ">"
+
+    @property
+    def machine(self) -> str:
+        return self.utsname[4]
+
+    @property
+    def bitmap_offset(self) -> int:
+        return (1 + self.sub_hdr_size) * self.block_size
+
+    @property
+    def bitmap_size(self) -> int:
+        """Bytes of both bitmaps."""
+        return self.bitmap_blocks * self.block_size
+
+    @property
+    def page_desc_offset(self) -> int:
+        return self.bitmap_offset + self.bitmap_size
+
+
+class Part:
+    """One file: a whole dump, or a part of ``makedumpfile --split``."""
+
+    def __init__(self, file: DumpFile) -> None:
+        self.file = file
+        self.disk = _disk_dump_header(file)
+        self.sub = _sub_header(file, self.disk)
+        self.pages = self._pages()
+
+    def _pages(self) -> int:
+        """max_mapnr: page frame numbers are below it. Checked against the bitmaps and the file."""
+        disk = self.disk
+        pages = self.sub.max_mapnr_64 or disk.max_mapnr
+        if pages > 8 * disk.bitmap_size or pages * disk.block_size > ADDRESS_LIMIT:
+            raise UnreadableFile(
+                f"{self.file.name}: max_mapnr is {pages:#x}; bitmap_blocks {disk.bitmap_blocks:#x} of "
+                f"{disk.block_size} bytes hold {8 * disk.bitmap_size:#x} bits"
+            )
+        if disk.page_desc_offset > self.file.size:
+            raise UnreadableFile(
+                f"{self.file.name}: the bitmaps end at {disk.page_desc_offset:#x}, "
+                f"past the end of the file ({self.file.size:#x})"
+            )
+        return pages
+
+    @property
+    def _has_two_bitmaps(self) -> bool:
+        """diskdump has one where it left nothing out; told by its size, as crash does (diskdump.c)."""
+        return self.pages <= 4 * self.disk.bitmap_size
+
+    @cached_property
+    def described(self) -> RangeSet:
+        return read_bitmap(
+            self.file, self.disk.bitmap_offset, self.pages, self.disk.block_size, "the first bitmap"
+        )
+
+    @cached_property
+    def dumpable(self) -> RangeSet:
+        """The second bitmap: of the whole dump, also in a part of it."""
+        if not self._has_two_bitmaps:
+            return self.described
+        offset = self.disk.bitmap_offset + self.disk.bitmap_size // 2
+        return read_bitmap(self.file, offset, self.pages, self.disk.block_size, "the second bitmap")
+
+    @property
+    def window(self) -> tuple[int, int] | None:
+        """Page frame numbers ``[start, end)`` that this part of a split dump holds."""
+        if not self.sub.split:
+            return None
+        if self.disk.header_version >= 6:
+            return self.sub.start_pfn_64, self.sub.end_pfn_64
+        return self.sub.start_pfn, self.sub.end_pfn
+
+    @cached_property
+    def stored(self) -> RangeSet:
+        if self.window is None:
+            return self.dumpable
+        start, end = (min(pfn, self.pages) * self.disk.block_size for pfn in self.window)
+        return self.dumpable & RangeSet([(start, end)])
+
+    @cached_property
+    def _rank(self) -> tuple[Sequence[int], Sequence[int]]:
+        """Bounds of ``stored``, and the bytes stored before each of its ranges."""
+        stored = self.stored
+        sizes = stored.ends - stored.starts
+        before = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(sizes)])
+        # A memoryview gives a plain int at a third of what a numpy item costs, and needs no list of them.
+        return np.ascontiguousarray(stored.starts).data, before.data
+
+    def page_desc(self, address: int) -> tuple[int, int] | None:
+        """The index of a page's page_desc, and how many pages from it on follow without a gap."""
+        starts, before = self._rank
+        run = bisect_right(starts, address) - 1
+        if run < 0:
+            return None
+        rank = before[run] + address - starts[run]
+        if rank >= before[run + 1]:
+            return None
+        page_size = self.disk.block_size
+        return rank // page_size, (before[run + 1] - rank) // page_size
+
+    def descriptors(self, index: int, count: int) -> Iterator[PageDescriptor]:
+        """page_descs ``[index, index + count)``, as far as the file has them."""
+        offset = self.disk.page_desc_offset + index * PAGE_DESC_SIZE
+        count = min(count, (self.file.size - offset) // PAGE_DESC_SIZE)
+        if count > 0:
+            data = self.file.read(offset, count * PAGE_DESC_SIZE)
+            yield from map(PageDescriptor._make, struct.iter_unpack(self.disk.order + PAGE_DESC, data))
+
+    @cached_property
+    def expected_size(self) -> int:
+        """Where the last page's data end.
+
+        Pages are written in order, so the last page_desc tells; but makedumpfile -d 1 lets all
+        zero pages share the first page's data, so a run of those is looked through backwards.
+        """
+        count = self.stored.size // self.disk.block_size
+        table_end = self.disk.page_desc_offset + count * PAGE_DESC_SIZE
+        end = table_end
+        if table_end > self.file.size:
+            return table_end
+        searched, step = 0, 1
+        while searched < min(count, LARGEST_SEARCH // PAGE_DESC_SIZE):
+            step = min(step, count - searched)
+            found = list(self.descriptors(count - searched - step, step))
+            end = max(end, *(desc.offset + desc.size for desc in found))
+            if any(desc.offset > table_end for desc in found):
+                break
+            searched, step = searched + step, 4 * step
+        return min(end, ADDRESS_LIMIT)
+
+
+class KdumpMemory:
+    """Physical memory of a kdump-compressed dump, of one file or of its split parts."""
+
+    def __init__(self, parts: Sequence[Part], header: DumpHeader) -> None:
+        self._parts = parts
+        self._header = header
+        self._page_size = header.page_size
+        self._page = lru_cache(CACHED_BYTES // header.page_size)(self._load_page)
+
+    def read(self, address: int, size: int) -> bytes:
+        """``size`` bytes at a physical address."""
+        begin = address % self._page_size
+        if begin + size <= self._page_size:
+            return self._page(address - begin)[begin : begin + size]
+        pages = b"".join(self._load_pages(address - begin, address + size))
+        return pages[begin : begin + size]
+
+    def _load_page(self, address: int) -> bytes:
+        return next(self._load_pages(address, address + 1))
+
+    def _load_pages(self, address: int, end: int) -> Iterator[bytes]:
+        """The pages from a page's address on, up to the one that holds the byte before ``end``."""
+        while address < end:
+            part, index, following = self._find(address)
+            wanted = min(-(-(end - address) // self._page_size), following, DESCRIPTORS_AT_ONCE)
+            descriptors = list(part.descriptors(index, wanted))
+            if not descriptors:
+                raise _absent(address, "past the end of the truncated file")
+            for descriptor in descriptors:
+                yield self._unpack(part, descriptor, address)
+                address += self._page_size
+
+    def _find(self, address: int) -> tuple[Part, int, int]:
+        if 0 <= address < ADDRESS_LIMIT:
+            for part in self._parts:
+                if place := part.page_desc(address):
+                    return part, *place
+        raise _absent(address, self._why_not(address))
+
+    def _why_not(self, address: int) -> str:
+        if not 0 <= address < ADDRESS_LIMIT or address not in self._header.described:
+            return "not described by the first bitmap"
+        if address in self._header.absent_parts:
+            return "in a part of the split dump that was not given"
+        return f"filtered: makedumpfile left it out (dump level {self._header.dump_level})"
+
+    def _unpack(self, part: Part, descriptor: PageDescriptor, address: int) -> bytes:
+        offset, size, flags, _ = descriptor
+        if not offset and not size:
+            raise _absent(address, self._why_empty(part))
+        if size > self._page_size:
+            raise _absent(address, f"corrupt: its page_desc has size {size:#x}, more than a page")
+        if offset + size > part.file.size:
+            raise _absent(address, "past the end of the truncated file")
+        try:
+            return unpack_page(part.file.read(offset, size), flags, self._page_size)
+        except Corrupt as reason:
+            raise _absent(address, f"corrupt: {reason}") from None
+
+    def _why_empty(self, part: Part) -> str:
+        """Why a page_desc may be all zeros."""
+        if part.file.cut:
+            return "past the end of the truncated file"
+        if self._header.incomplete:
+            return "never written: makedumpfile ran out of space"
+        return "not kept by distill"
+
+
+def _absent(address: int, why: str) -> PageNotStored:
+    return PageNotStored(f"physical address {address:#x}: {why}", address)
+
+
+def read(files: Sequence[DumpFile]) -> tuple[DumpHeader, KdumpMemory]:
+    """One dump, from its file or from parts of ``makedumpfile --split`` in any order."""
+    parts = [Part(file) for file in files]
+    first = parts[0]
+    _check_parts(parts)
+    notes = _notes(first)
+    dumpable = reduce(RangeSet.__or__, (part.dumpable for part in parts))
+    stored = reduce(RangeSet.__or__, (part.stored for part in parts))
+    header = DumpHeader(
+        path=", ".join(file.name for file in files),
+        format=Format.KDUMP,
+        producer=Producer.HYPERVISOR if notes.from_hypervisor else Producer.KDUMP,
+        machine=first.disk.machine,
+        bits=first.disk.bits,
+        byteorder=first.disk.byteorder,
+        page_size=first.disk.block_size,
+        described=first.described,
+        stored=stored,
+        file_size=sum(file.size for file in files),
+        expected_size=_expected_size(parts),
+        cpu_notes=tuple(notes.cpus),
+        notes=notes.listed,
+        note_defects=tuple(notes.defects),
+        vmcoreinfo_notes=tuple(notes.vmcoreinfo),
+        incomplete=any(part.disk.status & DUMP_DH_COMPRESSED_INCOMPLETE for part in parts),
+        header_version=first.disk.header_version,
+        dump_level=first.sub.dump_level,
+        compression=name_of(first.disk.status),
+        split=tuple(sorted(part.window for part in parts if part.window is not None)),
+        absent_parts=dumpable - stored,
+        utsname=first.disk.utsname,
+        timestamp=first.disk.tv_sec,
+    )
+    return header, KdumpMemory(parts, header)
+
+
+def _expected_size(parts: Sequence[Part]) -> int:
+    """Of several parts: more than the sum of their sizes where any of them is cut."""
+    if len(parts) == 1:
+        return parts[0].expected_size
+    return sum(max(part.expected_size, part.file.size) for part in parts)
+
+
+def _check_parts(parts: Sequence[Part]) -> None:
+    first, *others = parts
+    for part in others:
+        for one in (first, part):
+            if one.window is None:
+                raise UnreadableFile(f"{one.file.name}: given with others, and not a part of a split dump")
+        if (part.disk, part.pages) != (first.disk, first.pages):
+            raise UnreadableFile(f"{part.file.name}: not a part of the same dump as {first.file.name}")
+
+
+def _disk_dump_header(file: DumpFile) -> DiskDumpHeader:
+    """The header, in the one layout of four in which it makes sense."""
+    longest = struct.calcsize("<" + DISK_DUMP_HEADER[64])
+    if file.size < len(SIGNATURE) + longest:
+        raise UnreadableFile(
+            f"{file.name}: disk_dump_header has {len(SIGNATURE) + longest} bytes, and the file {file.size}"
+        )
+    data = file.read(len(SIGNATURE), longest)
+    little, big = (int.from_bytes(data[:4], order) for order in ("little", "big"))
+    byteorder, version = ("little", little) if little < big else ("big", big)
+    if version not in VERSIONS:
+        raise UnsupportedFormat(
+            f"{file.name}: kdump-compressed with header_version {version}; "
+            f"{VERSIONS[0]} to {VERSIONS[-1]} are known"
+        )
+    for bits in (64, 32):
+        layout = ("<" if byteorder == "little" else ">") + DISK_DUMP_HEADER[bits]
+        _, names, tv_sec, _, status, block_size, sub_hdr_size, bitmap_blocks, max_mapnr, *_ = (
+            struct.unpack_from(layout, data)
+        )
+        if block_size in machines.PAGE_SIZES and sub_hdr_size > 0:
+            return DiskDumpHeader(
+                bits=bits,
+                byteorder=byteorder,
+                header_version=version,
+                utsname=_utsname(names),
+                tv_sec=tv_sec,
+                status=status,
+                block_size=block_size,
+                sub_hdr_size=sub_hdr_size,
+                bitmap_blocks=bitmap_blocks,
+                max_mapnr=max_mapnr,
+            )
+    raise UnreadableFile(
+        f"{file.name}: disk_dump_header has no block_size between {machines.PAGE_SIZES[0]} and "
+        f"{machines.PAGE_SIZES[-1]} with a positive sub_hdr_size, neither as 64-bit nor as 32-bit"
+    )
+
+
+def _utsname(names: bytes) -> tuple[str, ...]:
+    """The six strings of struct new_utsname."""
+    fields = (names[start : start + UTSNAME_FIELD] for start in range(0, len(names), UTSNAME_FIELD))
+    return tuple(field.split(b"\0")[0].decode("utf-8", "backslashreplace") for field in fields)
+
+
+def _sub_header(file: DumpFile, disk: DiskDumpHeader) -> SubHeader:
+    if disk.bitmap_offset > file.size:
+        raise UnreadableFile(
+            f"{file.name}: kdump_sub_header with sub_hdr_size {disk.sub_hdr_size:#x} ends at "
+            f"{disk.bitmap_offset:#x}, past the end of the file ({file.size:#x})"
+        )
+    data = file.read(disk.block_size, struct.calcsize("<" + SUB_HEADER_64))
+    for layout in _sub_header_layouts(disk):
+        sub = _members(disk, layout, data)
+        end = sub.offset_vmcoreinfo + sub.size_vmcoreinfo
+        if sub.offset_vmcoreinfo >= disk.block_size and end <= disk.bitmap_offset:
+            return sub
+    # No layout has a VMCOREINFO where one can be, or there is none: then the likeliest.
+    return _members(disk, _sub_header_layouts(disk)[0], data)
+
+
+def _members(disk: DiskDumpHeader, layout: str, data: bytes) -> SubHeader:
+    members = zip(struct.unpack_from(disk.order + layout, data), SINCE_VERSION, strict=True)
+    return SubHeader(*(member if disk.header_version >= since else 0 for member, since in members))
+
+
+def _sub_header_layouts(disk: DiskDumpHeader) -> tuple[str, ...]:
+    """The likeliest first: 32-bit x86 aligns 64-bit members to 4 bytes, the others to 8."""
+    if disk.bits == 64:
+        return (SUB_HEADER_64,)
+    x86 = disk.machine.startswith("i") and disk.machine.endswith("86")
+    layouts = (SUB_HEADER_32_PACKED, SUB_HEADER_32_PADDED)
+    return layouts if x86 else layouts[::-1]
+
+
+def _notes(part: Part) -> Notes:
+    sub = part.sub
+    notes = Notes(part.disk.byteorder, part.disk.bits)
+    if sub.size_note:
+        notes.read(part.file, sub.offset_note, sub.size_note, "offset_note")
+    if sub.size_vmcoreinfo:
+        _add_vmcoreinfo(part, notes)
+    if sub.size_eraseinfo:
+        notes.headers.append(NoteHeader(ERASEINFO, 0, sub.size_eraseinfo, sub.offset_eraseinfo))
+    return notes
+
+
+def _add_vmcoreinfo(part: Part, notes: Notes) -> None:
+    """offset_vmcoreinfo: since version 4 it points at the very text of the note."""
+    sub, file = part.sub, part.file
+    end = sub.offset_vmcoreinfo + sub.size_vmcoreinfo
+    if end > file.size or sub.size_vmcoreinfo > LARGEST_VMCOREINFO:
+        notes.defects.append(
+            f"VMCOREINFO is said to be {sub.size_vmcoreinfo:#x} bytes at {sub.offset_vmcoreinfo:#x} "
+            f"of a file of {file.size:#x}"
+        )
+        return
+    text = file.read(sub.offset_vmcoreinfo, sub.size_vmcoreinfo).rstrip(b"\0")
+    if text not in notes.vmcoreinfo:
+        notes.vmcoreinfo.append(text)
