@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
 from vmcheck.exclusions import Exclusion
@@ -29,6 +29,17 @@ def known(fact: T | Unknown) -> T:
     if isinstance(fact, Unknown):
         raise NotKnown(fact.why)
     return fact
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Memory that a walk needed and the dump does not hold."""
+
+    structure: str
+    """What was being read: ``iomem_resource``, ``crash_notes``..."""
+    address: int
+    """Physical."""
+    why: str
 
 
 @dataclass(frozen=True)
@@ -104,6 +115,16 @@ class CrashImage:
 
 
 @dataclass(frozen=True)
+class SlabSample:
+    """A sample of the pages that are described and not stored, judged by their struct pages."""
+
+    pages: int
+    """How many were looked at."""
+    slab: RangeSet
+    """Those among them that head a slab: kernel data, which no dump level excludes."""
+
+
+@dataclass(frozen=True)
 class Topology:
     """A kernel's memory and CPUs, and how its elfcorehdr was kept fresh."""
 
@@ -111,6 +132,8 @@ class Topology:
     """Which kernel was asked and how."""
     release: str | Unknown
     build_id: str | Unknown
+    symbols_build_id: str | None
+    """Of the vmlinux or symbol file that the user gave."""
     sections: Sections | Unknown
     resources: Resources | Unknown
     blocks: Blocks | Unknown
@@ -122,15 +145,15 @@ class Topology:
     """At the crash, as far as the crash path left the mask alone."""
     saved_notes: Mapping[int, SavedNote | Unknown] | Unknown
     """``crash_notes`` of each possible CPU."""
-    crash_image: CrashImage | Unknown
+    crash_image: CrashImage | Unknown | None
+    """None: no crash kernel was loaded."""
     log: str | Unknown = Unknown("the kernel log was not read")
     page_offset: int | Unknown = Unknown("the direct map's base was not read")
     """Virtual address of physical address 0 in the direct map."""
-    kernel_text: tuple[int, int] | Unknown = Unknown("_stext and _end were not read")
-    """Virtual addresses ``[_stext, _end)``."""
-    kernel_data_pages: RangeSet | Unknown = Unknown("struct pages were not read")
-    """Pages that no dump level excludes: slab and page tables (sampled, whole pages)."""
-    notes: tuple[str, ...] = field(default=())
+    filtered_slab: SlabSample | Unknown = Unknown("struct pages were not read")
+    faults: tuple[Fault, ...] = ()
+    """Every page that was asked for and is not in the dump, in the order met."""
+    remarks: tuple[str, ...] = ()
     """What the reader of this topology should know, such as a fall-back that was taken."""
 
     @property

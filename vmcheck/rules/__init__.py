@@ -21,12 +21,10 @@ from vmcheck.topology import NotKnown, Topology
 
 @dataclass(frozen=True)
 class Case:
-    """The two witnesses, and what the user gave beside the dump."""
+    """The two witnesses."""
 
     header: DumpHeader
     topology: Topology
-    vmlinux_build_id: str | None = None
-    """Of the vmlinux given with ``--symbols``."""
 
 
 class Inapplicable(Exception):

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Which CPUs a kernel has, and the registers that they saved."""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+from drgn import FaultError, sizeof
+
+from vmcheck.kernel.program import Kernel
+from vmcheck.topology import SavedNote, Unknown
+
+MAX_NOTE = 64 << 10
+"""Bytes. note_buf_t has 148 to 536, by machine."""
+
+
+def mask(kernel: Kernel, name: str) -> frozenset[int]:
+    """CPU numbers in ``__cpu_<name>_mask``. Raises LookupError or FaultError."""
+    variable = kernel.prog[f"__cpu_{name}_mask"]
+    address = variable.address_
+    assert address is not None
+    size = min(sizeof(variable), 1 << 16) * 8 // kernel.header.bits
+    words = kernel.words(address, size)
+    bits = np.unpackbits(
+        words.astype("<u8").view(np.uint8).reshape(-1, 8)[:, : kernel.header.bits // 8], bitorder="little"
+    )
+    return frozenset(np.flatnonzero(bits).tolist())
+
+
+def saved_notes(kernel: Kernel, cpus: frozenset[int]) -> dict[int, SavedNote | Unknown]:
+    """``crash_notes`` of each CPU. Raises LookupError or FaultError where it cannot be found at all.
+
+    crash_save_cpu() fills it on every CPU that stops, whether or not elfcorehdr names it.
+    """
+    size = min(_note_size(kernel), MAX_NOTE)
+    base = int(kernel.prog["crash_notes"])
+    if not base:
+        raise LookupError("crash_notes was never allocated")
+    offsets = kernel.prog["__per_cpu_offset"]
+    found: dict[int, SavedNote | Unknown] = {}
+    for cpu in sorted(cpus):
+        try:
+            address = (base + int(offsets[cpu])) % (1 << kernel.header.bits)
+            found[cpu] = _parse(kernel.read(address, size), kernel)
+        except FaultError as error:
+            found[cpu] = Unknown(f"crash_notes of CPU {cpu}: {error}")
+    return found
+
+
+def _note_size(kernel: Kernel) -> int:
+    try:
+        return int(sizeof(kernel.prog.type("note_buf_t")))
+    except LookupError:
+        return 512
+
+
+def _parse(data: bytes, kernel: Kernel) -> SavedNote | Unknown:
+    """The descriptor of the NT_PRSTATUS that crash_save_cpu() wrote."""
+    n_namesz, n_descsz, n_type = struct.unpack_from(
+        "<III" if kernel.header.byteorder == "little" else ">III", data
+    )
+    if not n_namesz:
+        return SavedNote(b"")
+    descriptor = data[20 : 20 + n_descsz]
+    if (n_type, data[12 : 12 + n_namesz]) != (1, b"CORE\0") or len(descriptor) < n_descsz:
+        return Unknown(f"crash_notes begins with n_namesz {n_namesz}, n_descsz {n_descsz}, n_type {n_type}")
+    return SavedNote(descriptor)

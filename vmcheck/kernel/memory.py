@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Which memory a kernel has, told by three of its structures, each giving its own account."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+from drgn import FaultError, Object, sizeof
+
+from vmcheck.exclusions import LOW_MEMORY, Exclusion
+from vmcheck.kernel.program import Kernel
+from vmcheck.ranges import ADDRESS_LIMIT, EMPTY, RangeSet
+from vmcheck.topology import Blocks, MemoryAccount, Resources, Sections
+
+Words = npt.NDArray[np.uint64]
+
+# Bits of mem_section.section_mem_map, the same since Linux v4.13 (include/linux/mmzone.h).
+SECTION_MARKED_PRESENT = 1 << 0
+SECTION_IS_ONLINE = 1 << 2
+SECTION_IS_EARLY = 1 << 3
+SECTION_MAP_MASK = ~0x3F & 0xFFFFFFFFFFFFFFFF
+"""include/linux/mmzone.h: the flags are below bit 6; what remains is the coded memory map."""
+
+# include/linux/ioport.h
+IORESOURCE_SYSTEM_RAM = 0x01000200
+IORESOURCE_SYSRAM_DRIVER_MANAGED = 0x02000000
+IORESOURCE_BUSY = 0x80000000
+
+MAX_SECTIONS = 1 << 26
+MAX_RESOURCES = 1 << 18
+MAX_BLOCKS = 1 << 22
+_RUN_LIMIT = 1 << 20
+"""Bytes read at once where structures lie side by side."""
+
+
+class SectionTable:
+    """``mem_section``, from VMCOREINFO alone: neither types nor symbols are needed."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        """Raises LookupError where VMCOREINFO lacks an item, FaultError where the roots are lost."""
+        self._kernel = kernel
+        number = kernel.vmcoreinfo_number
+        self.section_size = 1 << number("NUMBER(SECTION_SIZE_BITS)")
+        count = 1 << max(0, number("NUMBER(MAX_PHYSMEM_BITS)") - number("NUMBER(SECTION_SIZE_BITS)"))
+        roots, size = number("LENGTH(mem_section)"), number("SIZE(mem_section)")
+        offset = number("OFFSET(mem_section.section_mem_map)")
+        word = kernel.header.bits // 8
+        if not (
+            0 < count <= MAX_SECTIONS and 0 < roots <= count and size >= offset + word and size % word == 0
+        ):
+            raise LookupError(f"VMCOREINFO describes {count} sections in {roots} roots of {size} bytes each")
+        self.unread: list[str] = []
+        self.numbers: npt.NDArray[np.int64]
+        self.maps: Words
+        """section_mem_map of each section in ``numbers``, flags included."""
+        # Since Linux kernel commit a0b1280368d1 ("kdump: write correct address of mem_section into
+        # vmcoreinfo") (in v4.15), the symbol is the address of the roots themselves.
+        address = kernel.vmcoreinfo_symbol("mem_section")
+        per_root = kernel.header.page_size // size
+        if roots == count:
+            tables = [(0, address, count)]
+        else:
+            pointers = kernel.words(address, min(roots, self._highest() // per_root + 1))
+            tables = [
+                (root * per_root, int(pointers[root]), per_root) for root in np.flatnonzero(pointers).tolist()
+            ]
+        self._read(tables, size // word, offset // word)
+
+    def _highest(self) -> int:
+        """The highest present section, so that the roots behind it need not be read."""
+        try:
+            return int(self._kernel.prog["__highest_present_section_nr"])
+        except (LookupError, FaultError):
+            return MAX_SECTIONS
+
+    def _read(self, tables: list[tuple[int, int, int]], stride: int, offset: int) -> None:
+        numbers, maps = [np.empty(0, np.int64)], [np.empty(0, np.uint64)]
+        for first, address, count in tables:
+            try:
+                column = self._kernel.words(address, count * stride)[offset::stride]
+            except FaultError as error:
+                self.unread.append(f"mem_section root of sections {first} to {first + count - 1}: {error}")
+                continue
+            present = np.flatnonzero(column & np.uint64(SECTION_MARKED_PRESENT))
+            numbers.append(present + first)
+            maps.append(column[present])
+        self.numbers, self.maps = np.concatenate(numbers), np.concatenate(maps)
+
+    def ranges(self, flag: int) -> RangeSet:
+        """Present sections that have the flag."""
+        starts = self.numbers[(self.maps & np.uint64(flag)) != 0] * self.section_size
+        return RangeSet.from_arrays(starts, starts + self.section_size)
+
+    def page_struct(self, pfn: int, size: int) -> int | None:
+        """Virtual address of the page's struct page; None where it has no memory map.
+
+        section_mem_map holds the map's address less the section's first PFN times the size
+        of a struct page (sparse_encode_mem_map()).
+        """
+        number = pfn * self._kernel.header.page_size // self.section_size
+        place = int(np.searchsorted(self.numbers, number))
+        if place == len(self.numbers) or self.numbers[place] != number:
+            return None
+        return ((int(self.maps[place]) & SECTION_MAP_MASK) + pfn * size) % (1 << self._kernel.header.bits)
+
+
+def sections(table: SectionTable) -> Sections:
+    account = MemoryAccount("mem_section", table.ranges(SECTION_IS_ONLINE), tuple(table.unread))
+    return Sections(
+        table.section_size, account, table.ranges(SECTION_MARKED_PRESENT), table.ranges(SECTION_IS_EARLY)
+    )
+
+
+class ResourceTree:
+    """``iomem_resource``: what /proc/iomem prints. A resource that cannot be read hides its siblings."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        """Raises LookupError without types or symbols, FaultError where the root is lost."""
+        self.unread: list[str] = []
+        self.entries: list[tuple[str, int, int, int]] = []
+        """(name, start, end, flags), addresses as ``[start, end)``."""
+        root = kernel.prog["iomem_resource"].read_()
+        seen: set[int] = set()
+        pending = [root.child]
+        while pending:
+            pointer = pending.pop()
+            address = int(pointer)
+            if not address:
+                continue
+            if address in seen or len(seen) == MAX_RESOURCES:
+                self.unread.append(f"the resource at {address:#x} is its own ancestor or sibling")
+                continue
+            seen.add(address)
+            try:
+                resource = pointer[0].read_()
+            except FaultError as error:
+                self.unread.append(f"the resource at {address:#x}: {error}")
+                continue
+            pending += [resource.sibling, resource.child]
+            start, end = int(resource.start), int(resource.end) + 1
+            if start < end <= ADDRESS_LIMIT:
+                self.entries.append((self._name(resource), start, end, int(resource.flags)))
+
+    def _name(self, resource: Object) -> str:
+        try:
+            return bytes(resource.prog_.read_c_string(resource.name, max_size=64)).decode(
+                errors="backslashreplace"
+            )
+        except FaultError:
+            return ""
+
+    def named(self, name: str) -> RangeSet:
+        return RangeSet((start, end) for found, start, end, _ in self.entries if found == name)
+
+    def flagged(self, flags: int) -> RangeSet:
+        return RangeSet((start, end) for _, start, end, found in self.entries if found & flags == flags)
+
+
+def resources(tree: ResourceTree) -> Resources:
+    # walk_system_ram_res() asks for both flags, at any depth.
+    busy_ram = IORESOURCE_SYSTEM_RAM | IORESOURCE_BUSY
+    return Resources(
+        MemoryAccount("iomem_resource", tree.flagged(busy_ram), tuple(tree.unread)),
+        tree.flagged(busy_ram | IORESOURCE_SYSRAM_DRIVER_MANAGED),
+    )
+
+
+def blocks(kernel: Kernel, section_size: int) -> Blocks:
+    """Memory blocks, from the xarray ``memory_blocks``, read in bulk.
+
+    Raises LookupError for kernels before Linux v5.8 (commit 4fb6eabf1037), which have none.
+    """
+    unread: list[str] = []
+    addresses = np.array(sorted(_xarray_entries(kernel, kernel.prog["memory_blocks"], unread)), np.uint64)
+    size = int(kernel.prog["sections_per_block"]) * section_size
+    block_type = kernel.prog.type("struct memory_block")
+    fields = _gather(kernel, addresses, sizeof(block_type), unread)
+    first = _column(kernel, fields, block_type, "start_section_nr")
+    states = _column(kernel, fields, block_type, "state")
+    starts = first[first < ADDRESS_LIMIT // max(section_size, 1)].astype(np.int64) * section_size
+    online = states[first < ADDRESS_LIMIT // max(section_size, 1)] == _mem_online(kernel)
+    return Blocks(
+        size,
+        MemoryAccount(
+            "memory blocks", RangeSet.from_arrays(starts[online], starts[online] + size), tuple(unread)
+        ),
+        RangeSet.from_arrays(starts[~online], starts[~online] + size),
+    )
+
+
+def _mem_online(kernel: Kernel) -> int:
+    """The value of MEM_ONLINE: an enumerator where ``enum memory_block_state`` exists, else a bit."""
+    try:
+        enumerators = kernel.prog.type("enum memory_block_state").enumerators or ()
+    except LookupError:
+        return 1
+    return next((value for name, value in enumerators if name == "MEM_ONLINE"), 1)
+
+
+def _xarray_entries(kernel: Kernel, array: Object, unread: list[str]) -> Iterator[int]:
+    """Pointers stored in an xarray, node by node. Node pointers have 2 in their low bits."""
+    node_type = kernel.prog.type("struct xa_node")
+    offsets = {member.name: member.offset for member in node_type.members or ()}
+    slots_type = next(member.type for member in node_type.members or () if member.name == "slots")
+    slots = (slots_type.length or 0) if slots_type.kind.name == "ARRAY" else 0
+    pending, seen = [int(array.xa_head)], set[int]()
+    while pending:
+        entry = pending.pop()
+        if not entry or entry in seen or len(seen) >= MAX_BLOCKS:
+            continue
+        seen.add(entry)
+        if entry & 3 == 0:
+            yield entry
+        elif entry & 3 == 2 and entry > 4096:
+            try:
+                pending += kernel.words(entry - 2 + offsets["slots"], slots).tolist()
+            except FaultError as error:
+                unread.append(f"the xarray node at {entry - 2:#x}: {error}")
+
+
+def _gather(kernel: Kernel, addresses: Words, size: int, unread: list[str]) -> npt.NDArray[np.uint8]:
+    """``size`` bytes at each address, shape (n, size), reading neighbours together.
+
+    What cannot be read is left out and told in ``unread``.
+    """
+    rows: list[npt.NDArray[np.uint8]] = []
+    for begin, end in _neighbours(addresses, size):
+        group = addresses[begin:end]
+        start = int(group[0])
+        try:
+            data = np.frombuffer(kernel.read(start, int(group[-1]) + size - start), np.uint8)
+        except FaultError as error:
+            if end - begin == 1:
+                unread.append(f"the structure at {start:#x}: {error}")
+            else:
+                rows.extend(_gather(kernel, group[i : i + 1], size, unread) for i in range(end - begin))
+            continue
+        rows.append(np.lib.stride_tricks.sliding_window_view(data, size)[(group - group[0]).astype(np.intp)])
+    return np.concatenate(rows) if rows else np.empty((0, size), np.uint8)
+
+
+def _neighbours(addresses: Words, size: int) -> Iterator[tuple[int, int]]:
+    """Index ranges of ascending addresses that one read of bounded length covers."""
+    begin = 0
+    gaps = np.flatnonzero(np.diff(addresses) > max(4096, size)) + 1
+    for end in [*gaps.tolist(), len(addresses)]:
+        while begin < end:
+            limit = int(np.searchsorted(addresses, addresses[begin] + np.uint64(_RUN_LIMIT)))
+            yield begin, min(end, limit)
+            begin = min(end, limit)
+
+
+def _column(kernel: Kernel, rows: npt.NDArray[np.uint8], type_: object, name: str) -> Words:
+    """One integer member of gathered structures."""
+    member = next(member for member in type_.members if member.name == name)  # type: ignore[attr-defined]
+    size = sizeof(member.type)
+    order = "<" if kernel.header.byteorder == "little" else ">"
+    raw = np.ascontiguousarray(rows[:, member.offset : member.offset + size])
+    return raw.view(f"{order}u{size}").reshape(-1).astype(np.uint64)
+
+
+def excluded(kernel: Kernel, tree: ResourceTree) -> tuple[Exclusion, ...]:
+    """What a healthy header leaves out: see exclusions.py and crash_prepare_elf64_headers()."""
+    found = []
+    if kernel.header.machine in ("x86_64", "i386"):
+        found.append(Exclusion("the first MiB, which the crash kernel itself uses", LOW_MEMORY))
+    crash = tree.named("Crash kernel")
+    for name in ("crashk_res", "crashk_low_res"):
+        try:
+            resource = kernel.prog[name].read_()
+        except (LookupError, FaultError):
+            continue
+        start, end = int(resource.start), int(resource.end) + 1
+        if 0 < start < end <= ADDRESS_LIMIT:
+            crash |= RangeSet([(start, end)])
+    for reason, ranges in (
+        ("reserved for the crash kernel (crashkernel=)", crash),
+        ("crashkernel CMA, user pages lent by the crash kernel", _crash_cma(kernel)),
+        ("GART aperture", tree.named("GART")),
+    ):
+        if ranges:
+            found.append(Exclusion(reason, ranges))
+    return tuple(found)
+
+
+def _crash_cma(kernel: Kernel) -> RangeSet:
+    try:
+        count = min(int(kernel.prog["crashk_cma_cnt"]), 4)
+        ranges = kernel.prog["crashk_cma_ranges"]
+        return RangeSet((int(ranges[i].start), int(ranges[i].end) + 1) for i in range(count))
+    except (LookupError, FaultError, ValueError):
+        return EMPTY

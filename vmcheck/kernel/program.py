@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A crashed kernel as a drgn Program, by default without any debuginfo."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from drgn import (
+    Architecture,
+    FaultError,
+    FindObjectFlags,
+    MissingDebugInfoError,
+    Object,
+    Platform,
+    PlatformFlags,
+    Program,
+    Symbol,
+    SymbolBinding,
+    SymbolKind,
+)
+
+from vmcheck.errors import PageNotStored, VmcheckError
+from vmcheck.formats import vmlinux
+from vmcheck.header import DumpHeader
+from vmcheck.kernel import locate
+from vmcheck.kernel.btf import MAX_BYTES, Btf
+from vmcheck.kernel.symbols import Kallsyms, SymbolError, SymbolFile, Symbols
+from vmcheck.topology import Fault
+
+# Plugins of this machine's drgn have no business with a stranger's dump, and cost 0.1 s.
+os.environ["DRGN_DISABLE_PLUGINS"] = "*"
+
+ARCHITECTURES = {
+    "x86_64": Architecture.X86_64,
+    "i386": Architecture.I386,
+    "aarch64": Architecture.AARCH64,
+    "arm": Architecture.ARM,
+    "ppc64": Architecture.PPC64,
+    "ppc64le": Architecture.PPC64,
+    "riscv64": Architecture.RISCV64,
+    "s390x": Architecture.S390X,
+}
+
+# BTF names no variables, so each global that is read has its type here.
+VARIABLES = {
+    "__cpu_online_mask": "struct cpumask",
+    "__cpu_possible_mask": "struct cpumask",
+    "__cpu_present_mask": "struct cpumask",
+    "__highest_present_section_nr": "unsigned long",
+    "__per_cpu_offset": "unsigned long [8192]",
+    "crash_notes": "void *",
+    "crashk_cma_cnt": "int",
+    "crashk_cma_ranges": "struct range [4]",
+    "crashk_low_res": "struct resource",
+    "crashk_res": "struct resource",
+    "iomem_resource": "struct resource",
+    "kexec_crash_image": "struct kimage *",
+    "memory_blocks": "struct xarray",
+    "nr_cpu_ids": "unsigned int",
+    "page_offset_base": "unsigned long",
+    "saved_command_line": "char *",
+    "sections_per_block": "unsigned long",
+}
+
+
+class Memory(Protocol):
+    """A dump's physical memory."""
+
+    def read(self, address: int, size: int) -> bytes:
+        """Raises PageNotStored for what the dump does not hold."""
+
+
+class Kernel:
+    """A kernel's memory, with whatever types and symbols could be had for it."""
+
+    def __init__(self, header: DumpHeader, memory: Memory, symbols: str | None = None) -> None:
+        """``symbols`` is a vmlinux with DWARF, or a small symbol file.
+
+        Raises VmcheckError where nothing of the kernel can be read at all.
+        """
+        if header.machine not in ARCHITECTURES:
+            raise VmcheckError(f"{header.path}: drgn reads no {header.machine} kernels")
+        if not header.vmcoreinfo_notes:
+            raise VmcheckError(f"{header.path}: no VMCOREINFO, so the kernel's memory has no way in")
+        self.header = header
+        self.faults: list[Fault] = []
+        self.remarks: list[str] = []
+        self.symbols: Symbols | None = None
+        self.symbols_build_id: str | None = None
+        self.source = "VMCOREINFO and the dump's own memory, without types"
+        self.has_types = False
+        self._memory = memory
+        self._reading = "page tables"
+        self._open()
+        self._describe(symbols)
+
+    def _open(self) -> None:
+        flags = PlatformFlags(0)
+        if self.header.byteorder == "little":
+            flags |= PlatformFlags.IS_LITTLE_ENDIAN
+        if self.header.bits == 64:
+            flags |= PlatformFlags.IS_64_BIT
+        platform = Platform(ARCHITECTURES[self.header.machine], flags)
+        vmcoreinfo = self.header.vmcoreinfo_notes[0]
+        try:
+            self.prog = Program(platform, vmcoreinfo=vmcoreinfo)
+            self.prog.add_memory_segment(0, 1 << 57, self._read_physical, physical=True)
+            self.prog.set_linux_kernel_custom(vmcoreinfo, False)
+        except (ValueError, LookupError, FaultError, OverflowError) as error:
+            raise VmcheckError(f"{self.header.path}: VMCOREINFO: {error}") from None
+
+    def _read_physical(self, address: int, size: int, offset: int, physical: bool) -> bytes:
+        try:
+            return self._memory.read(address, size)
+        except PageNotStored as absent:
+            self.faults.append(Fault(self._reading, address, str(absent)))
+            raise FaultError(str(absent), address) from None
+
+    @contextmanager
+    def reading(self, structure: str) -> Iterator[None]:
+        """Faults met inside are put down to ``structure``."""
+        before, self._reading = self._reading, structure
+        try:
+            yield
+        finally:
+            self._reading = before
+
+    # Types and symbols, in the order of preference of docs/architecture.md.
+
+    def _describe(self, symbols: str | None) -> None:
+        if symbols is not None and not SymbolFile.recognises(symbols):
+            if self._load_vmlinux(symbols):
+                return
+            symbols = None
+        try:
+            with self.reading("kallsyms"):
+                self.symbols = (symbols and self._symbol_file(symbols)) or self._kallsyms()
+            self._add_finders()
+            with self.reading("BTF"):
+                self._load_btf()
+        except (FaultError, LookupError, ValueError, OverflowError, VmcheckError) as error:
+            self.remarks.append(f"the kernel's own types could not be had: {error}")
+
+    def _load_vmlinux(self, path: str) -> bool:
+        if not self._belongs(path, vmlinux.build_id(path)):
+            return False
+        try:
+            self.prog.load_debug_info([path], main=False)
+        except (MissingDebugInfoError, ValueError, OSError) as error:
+            raise VmcheckError(f"{path}: {error}") from None
+        self.has_types = True
+        self.source = f"the dump's own memory, with the DWARF of {Path(path).name}"
+        return True
+
+    def _belongs(self, path: str, build_id: str | None) -> bool:
+        """Whether the symbols are of the kernel that crashed. If not, they are not used."""
+        self.symbols_build_id = build_id
+        dumped = self.header.vmcoreinfo.get("BUILD-ID")
+        if build_id and dumped and build_id != dumped:
+            self.remarks.append(f"{Path(path).name} is of another kernel and was not used")
+            return False
+        return True
+
+    def _symbol_file(self, path: str) -> SymbolFile | None:
+        file = SymbolFile(path, self._kernel_offset())
+        return file if self._belongs(path, file.build_id) else None
+
+    def _kernel_offset(self) -> int:
+        return int(self.header.vmcoreinfo.get("KERNELOFFSET", "0"), 16)
+
+    def _kallsyms(self) -> Kallsyms:
+        stext = self.vmcoreinfo_symbol("_stext")
+        tables = {
+            name.removeprefix("kallsyms_"): address
+            for name, address in self._vmcoreinfo_symbols().items()
+            if name.startswith("kallsyms_")
+        }
+        if "names" not in tables:
+            # Before Linux kernel commit f09bddbd8661 ("vmcoreinfo: add kallsyms_num_syms
+            # symbol") (in v6.0), VMCOREINFO does not name the tables.
+            tables = dict(locate.kallsyms(self.image(), self.header.byteorder))
+        return Kallsyms(self.read, tables, self.header.byteorder, stext)
+
+    def _add_finders(self) -> None:
+        self.prog.register_symbol_finder("vmcheck", self._find_symbol, enable_index=0)
+        self.prog.register_object_finder("vmcheck", self._find_object, enable_index=0)
+
+    def _load_btf(self) -> None:
+        if isinstance(self.symbols, SymbolFile):
+            data, self.source = self.symbols.btf, f"the dump's memory, with {self.symbols.source}"
+        else:
+            data, self.source = self._own_btf(), "the dump's own memory, with its BTF and kallsyms"
+        self.btf = Btf(self.prog, data, self.header.byteorder)
+        self.prog.register_type_finder("btf", self.btf.find, enable_index=0)
+        self.has_types = True
+
+    def _own_btf(self) -> bytes:
+        assert self.symbols is not None
+        start, stop = self.symbols.address("__start_BTF"), self.symbols.address("__stop_BTF")
+        if start is None or stop is None:
+            raise SymbolError("the kernel has no BTF (CONFIG_DEBUG_INFO_BTF is off)")
+        if not 0 < stop - start <= MAX_BYTES:
+            raise SymbolError(f"BTF from {start:#x} to {stop:#x} is not believed")
+        return self.read(start, stop - start)
+
+    def _find_symbol(self, prog: Program, name: str | None, address: int | None, one: bool) -> list[Symbol]:
+        if name is None or address is not None or self.symbols is None:
+            return []
+        found = self.symbols.address(name)
+        if found is None:
+            return []
+        return [Symbol(name, found, 1, SymbolBinding.UNKNOWN, SymbolKind.OBJECT)]
+
+    def _find_object(
+        self, prog: Program, name: str, flags: FindObjectFlags, filename: str | None
+    ) -> Object | None:
+        if self.symbols is None or name not in VARIABLES or not flags & FindObjectFlags.VARIABLE:
+            return None
+        address = self.symbols.address(name)
+        return None if address is None else Object(prog, VARIABLES[name], address=address)
+
+    # Reading.
+
+    def read(self, address: int, size: int) -> bytes:
+        """Virtual memory. Raises FaultError."""
+        return bytes(self.prog.read(address, size))
+
+    def words(self, address: int, count: int) -> npt.NDArray[np.uint64]:
+        """``count`` unsigned longs of virtual memory, 4 or 8 bytes each."""
+        order = "<" if self.header.byteorder == "little" else ">"
+        data = self.read(address, count * self.header.bits // 8)
+        return np.frombuffer(data, f"{order}u{self.header.bits // 8}").astype(np.uint64)
+
+    def _vmcoreinfo_symbols(self) -> Mapping[str, int]:
+        found = {}
+        for key, value in self.header.vmcoreinfo.items():
+            if (match := re.fullmatch(r"SYMBOL\((\w+)\)", key)) and re.fullmatch("[0-9a-f]{1,16}", value):
+                found[match[1]] = int(value, 16)
+        return found
+
+    def vmcoreinfo_symbol(self, name: str) -> int:
+        """Virtual address. Raises LookupError."""
+        symbols = self._vmcoreinfo_symbols()
+        if name not in symbols:
+            raise LookupError(f"VMCOREINFO has no SYMBOL({name})")
+        return symbols[name]
+
+    def vmcoreinfo_number(self, key: str) -> int:
+        """``NUMBER(x)``, ``SIZE(x)``, ``OFFSET(x)`` or ``LENGTH(x)``. Raises LookupError."""
+        value = self.header.vmcoreinfo.get(key)
+        if value is None or not re.fullmatch(r"-?\d{1,19}|0x[0-9a-f]{1,16}", value):
+            raise LookupError(f"VMCOREINFO has no number {key}" + (f" but {value!r}" if value else ""))
+        return int(value, 0)
+
+    def image(self) -> locate.Image:
+        """The kernel image, read as far as it is mapped, for what has no symbol."""
+        return locate.Image(self.read, self.vmcoreinfo_symbol("_stext"))

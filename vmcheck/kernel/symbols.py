@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Symbols of a kernel: from its own kallsyms tables, or from a small symbol file.
+
+drgn can read kallsyms, one byte at a time, and builds all 150,000 symbols. A check needs
+thirty: the tables are read in bulk here, and a name is decoded only when its fingerprint,
+which adds up from the fingerprints of the compression's tokens, is the one looked for.
+The tables' format is scripts/kallsyms.c and kernel/kallsyms.c in the kernel's source.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from vmcheck.errors import VmcheckError
+
+MAX_SYMBOLS = 4 << 20
+MAX_NAMES = 64 << 20
+"""Bytes. Debian's 6.12 has 2.2 MB of names for 190,000 symbols."""
+
+Read = Callable[[int, int], bytes]
+"""Read (virtual address, bytes) of the kernel's memory."""
+
+
+_CHARACTER_PRINTS = [
+    int.from_bytes(hashlib.blake2b(bytes([character]), digest_size=8).digest(), "big")
+    for character in range(256)
+]
+
+
+def _fingerprint(text: bytes) -> int:
+    """A sum over the characters, so that it adds up over the tokens of a compressed name."""
+    return sum(_CHARACTER_PRINTS[character] for character in text) % (1 << 64)
+
+
+class Symbol(NamedTuple):
+    name: str
+    kind: str
+    """nm(1)'s letter: ``T`` text, ``D`` data, ``B`` bss, ``R`` rodata, lower case if static..."""
+    address: int
+
+
+class Symbols(Protocol):
+    """Where names have addresses."""
+
+    source: str
+    """For the report: where they came from."""
+
+    def address(self, name: str) -> int | None:
+        """The first symbol of that name; None where there is none."""
+
+    def __iter__(self) -> Iterator[Symbol]: ...
+
+
+class SymbolError(VmcheckError):
+    """The tables contradict themselves, or are not where they should be."""
+
+
+class Kallsyms:
+    """The symbol table in the kernel's memory."""
+
+    source = "kallsyms"
+
+    def __init__(self, read: Read, tables: Mapping[str, int], byteorder: str, stext: int) -> None:
+        """``tables`` has the virtual address of each ``kallsyms_*`` table, without the prefix.
+
+        ``stext`` is VMCOREINFO's SYMBOL(_stext): of the three ways to store addresses, the
+        one that gives _stext this address is the one in use. Raises SymbolError where none
+        does, and whatever ``read`` raises.
+        """
+        self._order = "<" if byteorder == "little" else ">"
+        count = self._number(read(tables["num_syms"], 4))
+        if not 0 < count <= MAX_SYMBOLS:
+            raise SymbolError(f"kallsyms_num_syms is {count}; 1 to {MAX_SYMBOLS} are believed")
+        self._tokens = self._read_tokens(read, tables)
+        self._names = self._read_names(read, tables, count)
+        self._starts, self._ends = self._name_bounds(count)
+        self._prints = self._fingerprints()
+        self._addresses = self._read_addresses(read, tables, count, stext)
+
+    def _number(self, data: bytes) -> int:
+        return int.from_bytes(data, "little" if self._order == "<" else "big")
+
+    def _read_tokens(self, read: Read, tables: Mapping[str, int]) -> list[bytes]:
+        index = np.frombuffer(read(tables["token_index"], 512), self._order + "u2").tolist()
+        # Tokens are at most KSYM_NAME_LEN; the table stands right before its index since v2.6.
+        size = min(index[255] + 512, max(tables["token_index"] - tables["token_table"], index[255] + 1))
+        table = read(tables["token_table"], size)
+        tokens = []
+        for offset in index:
+            end = table.find(b"\0", offset)
+            if end < 0:
+                raise SymbolError(f"a kallsyms token begins at {offset:#x} of {len(table):#x} and never ends")
+            tokens.append(table[offset:end])
+        return tokens
+
+    def _read_names(self, read: Read, tables: Mapping[str, int], count: int) -> bytes:
+        start = tables["names"]
+        following = [address for address in tables.values() if address > start]
+        if not following:
+            raise SymbolError("no kallsyms table follows kallsyms_names, so its size is unknown")
+        return read(start, min(min(following) - start, MAX_NAMES, count * 514))
+
+    def _name_bounds(self, count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        names, records, position = self._names, [], 0
+        try:
+            for _ in range(count):
+                records.append(position)
+                length = names[position]
+                if length > 0x7F:
+                    # Since Linux kernel commit 73bbb94466fd ("kallsyms: support "big" kernel
+                    # symbols") (in v6.1), the high bit says that a second length byte follows.
+                    length = (length & 0x7F | names[position + 1] << 7) + 1
+                position += length + 1
+        except IndexError:
+            raise SymbolError(f"kallsyms_names ends after {len(records) - 1} of {count} names") from None
+        if position > len(names):
+            raise SymbolError(f"the last kallsyms name ends at {position:#x}, past {len(names):#x}")
+        begin = np.array(records)
+        big = np.frombuffer(names, np.uint8)[begin] > 0x7F
+        return begin + 1 + big, np.append(begin[1:], position)
+
+    def _fingerprints(self) -> npt.NDArray[np.uint64]:
+        """Of each name without its kind's letter: equal for equal names, rarely for others."""
+        data = np.frombuffer(self._names, np.uint8)
+        with np.errstate(over="ignore"):
+            tokens = np.array([_fingerprint(token) for token in self._tokens], np.uint64)
+            kinds = np.array([_fingerprint(token[:1]) for token in self._tokens], np.uint64)
+            running = np.zeros(len(data) + 1, np.uint64)
+            np.cumsum(tokens[data], out=running[1:])
+            kind = kinds[data[np.minimum(self._starts, len(data) - 1)]]
+            return np.asarray(running[self._ends] - running[self._starts] - kind)
+
+    def _read_addresses(
+        self, read: Read, tables: Mapping[str, int], count: int, stext: int
+    ) -> npt.NDArray[np.uint64]:
+        position = self._positions("_stext")
+        for candidate in self._address_schemes(read, tables, count):
+            if any(int(candidate[i]) == stext for i in position):
+                return candidate
+        raise SymbolError(f"no way to read kallsyms gives _stext the address {stext:#x} that VMCOREINFO has")
+
+    def _address_schemes(
+        self, read: Read, tables: Mapping[str, int], count: int
+    ) -> Iterator[npt.NDArray[np.uint64]]:
+        if "addresses" in tables:
+            yield np.frombuffer(read(tables["addresses"], 8 * count), self._order + "u8").astype(np.uint64)
+        if "offsets" not in tables:
+            return
+        raw = read(tables["offsets"], 4 * count)
+        unsigned = np.frombuffer(raw, self._order + "u4").astype(np.uint64)
+        signed = np.frombuffer(raw, self._order + "i4").astype(np.int64)
+        with np.errstate(over="ignore"):
+            if "relative_base" in tables:
+                base = np.uint64(self._number(read(tables["relative_base"], 8)))
+                # CONFIG_KALLSYMS_ABSOLUTE_PERCPU: what is not negative is absolute.
+                yield np.where(signed < 0, base - np.uint64(1) - signed.astype(np.uint64), unsigned)
+                yield base + unsigned
+            # Kernels without kallsyms_relative_base store each offset relative to its own place.
+            places = np.uint64(tables["offsets"]) + np.arange(count, dtype=np.uint64) * np.uint64(4)
+            yield places + signed.astype(np.uint64)
+
+    def _positions(self, name: str) -> list[int]:
+        encoded = name.encode()
+        alike = np.flatnonzero(self._prints == np.uint64(_fingerprint(encoded)))
+        return [i for i in alike.tolist() if self._decode(i)[1:] == encoded]
+
+    def _decode(self, position: int) -> bytes:
+        compressed = self._names[self._starts[position] : self._ends[position]]
+        return b"".join([self._tokens[byte] for byte in compressed])
+
+    def address(self, name: str) -> int | None:
+        for position in self._positions(name):
+            return int(self._addresses[position])
+        return None
+
+    def __iter__(self) -> Iterator[Symbol]:
+        for position, address in enumerate(self._addresses.tolist()):
+            text = self._decode(position).decode("ascii", "backslashreplace")
+            yield Symbol(text[1:], text[:1], address)
+
+
+_MEMBER_LIMITS = {"build-id": 256, "release": 256, "btf": 64 << 20, "symbols": 64 << 20}
+"""Bytes of each member of a symbol file."""
+
+
+class SymbolFile:
+    """A small symbol file: one kernel's BTF and its data symbols, for dumps that lack their own.
+
+    A zip archive of ``build-id``, ``release``, ``btf`` and ``symbols`` (``address kind
+    name``, as nm(1) prints them), addresses without KASLR's offset.
+    """
+
+    @staticmethod
+    def recognises(path: str) -> bool:
+        """Whether the file is a zip archive, as every symbol file is."""
+        return zipfile.is_zipfile(path)
+
+    def __init__(self, path: str, kernel_offset: int = 0) -> None:
+        """``kernel_offset`` is the dump's KERNELOFFSET. Raises SymbolError for anything unfit."""
+        self.source = f"symbol file {path}"
+        try:
+            with zipfile.ZipFile(path) as archive:
+                members = {name: self._member(archive, path, name) for name in _MEMBER_LIMITS}
+        except (zipfile.BadZipFile, zlib.error, KeyError, OSError, RuntimeError) as error:
+            raise SymbolError(f"{path}: not a vmcheck symbol file: {error}") from None
+        self.build_id = members["build-id"].decode("ascii", "backslashreplace")
+        self.release = members["release"].decode("ascii", "backslashreplace")
+        self.btf = members["btf"]
+        self._symbols: dict[str, Symbol] = {}
+        try:
+            for line in members["symbols"].decode("ascii").splitlines():
+                address, kind, name = line.split(" ", 2)
+                value = int(address, 16) + kernel_offset
+                self._symbols.setdefault(name, Symbol(name, kind, value))
+        except (UnicodeDecodeError, ValueError) as error:
+            raise SymbolError(f"{path}: symbols: {error}") from None
+
+    def _member(self, archive: zipfile.ZipFile, path: str, name: str) -> bytes:
+        with archive.open(name) as member:
+            data = member.read(_MEMBER_LIMITS[name] + 1)
+        if len(data) > _MEMBER_LIMITS[name]:
+            raise SymbolError(f"{path}: {name} is larger than {_MEMBER_LIMITS[name]} bytes")
+        return data
+
+    def address(self, name: str) -> int | None:
+        symbol = self._symbols.get(name)
+        return symbol.address if symbol else None
+
+    def __iter__(self) -> Iterator[Symbol]:
+        return iter(self._symbols.values())
