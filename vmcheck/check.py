@@ -61,7 +61,9 @@ class Report:
 
     @cached_property
     def lost_memory(self) -> RangeSet:
-        return reduce(RangeSet.__or__, (finding.ranges for finding in self.of(Severity.LOST)), EMPTY)
+        """What no header describes. Kernel data that was filtered out is a loss apart."""
+        lost = reduce(RangeSet.__or__, (finding.ranges for finding in self.of(Severity.LOST)), EMPTY)
+        return lost - self.header.described
 
     @property
     def lost_cpus(self) -> tuple[int, ...]:

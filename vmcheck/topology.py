@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from vmcheck.exclusions import Exclusion
+from vmcheck.header import DumpHeader
 from vmcheck.ranges import RangeSet
 
 T = TypeVar("T")
@@ -166,7 +167,33 @@ class Topology:
             return self.resources
         if isinstance(self.sections, Unknown) and isinstance(self.blocks, Unknown):
             return self.sections
-        online = [
-            fact.account.ram for fact in (self.sections, self.blocks) if not isinstance(fact, Unknown)
-        ]
+        online = [fact.account.ram for fact in (self.sections, self.blocks) if not isinstance(fact, Unknown)]
         return self.resources.account.ram & online[0]
+
+
+def from_vmcoreinfo(header: DumpHeader, key: str) -> str | Unknown:
+    """An item that needs no reading of memory."""
+    return header.vmcoreinfo.get(key) or Unknown(f"VMCOREINFO has no {key}")
+
+
+def nothing_known(header: DumpHeader, why: str) -> Topology:
+    """The topology of a kernel that could not be asked."""
+    unknown = Unknown(why)
+    return Topology(
+        source="no kernel could be asked",
+        release=from_vmcoreinfo(header, "OSRELEASE"),
+        build_id=from_vmcoreinfo(header, "BUILD-ID"),
+        symbols_build_id=None,
+        sections=unknown,
+        resources=unknown,
+        blocks=unknown,
+        excluded=unknown,
+        possible_cpus=unknown,
+        present_cpus=unknown,
+        online_cpus=unknown,
+        saved_notes=unknown,
+        crash_image=unknown,
+        log=unknown,
+        page_offset=unknown,
+        filtered_slab=unknown,
+    )

@@ -12,13 +12,22 @@ from vmcheck.errors import VmcheckError
 from vmcheck.header import DumpHeader
 from vmcheck.kernel import cpus, crash_image, log, memory, pages
 from vmcheck.kernel.program import Kernel, Memory
-from vmcheck.topology import Topology, Unknown
+from vmcheck.topology import Topology, Unknown, from_vmcoreinfo, nothing_known
 
 T = TypeVar("T")
 T2 = TypeVar("T2")
 
 # What drgn raises for memory, names, types and values that are not as they should be.
-_UNREADABLE = (FaultError, LookupError, AttributeError, ValueError, OverflowError, TypeError, VmcheckError)
+_UNREADABLE = (
+    FaultError,
+    LookupError,
+    AttributeError,
+    ValueError,
+    OverflowError,
+    TypeError,
+    RecursionError,
+    VmcheckError,
+)
 
 
 def read_topology(header: DumpHeader, dump_memory: Memory, symbols: str | None = None) -> Topology:
@@ -51,8 +60,8 @@ def read_topology(header: DumpHeader, dump_memory: Memory, symbols: str | None =
     possible = typed("cpu_possible_mask", lambda: cpus.mask(kernel, "possible"))
     return Topology(
         source=kernel.source,
-        release=_vmcoreinfo(header, "OSRELEASE"),
-        build_id=_vmcoreinfo(header, "BUILD-ID"),
+        release=from_vmcoreinfo(header, "OSRELEASE"),
+        build_id=from_vmcoreinfo(header, "BUILD-ID"),
         symbols_build_id=kernel.symbols_build_id,
         sections=_then(table, lambda found: attempt("mem_section", lambda: memory.sections(found))),
         resources=_then(tree, lambda found: attempt("iomem_resource", lambda: memory.resources(found))),
@@ -83,30 +92,3 @@ def _then(fact: T | Unknown, use: Callable[[T], T2 | Unknown]) -> T2 | Unknown:
 
 def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
-
-
-def _vmcoreinfo(header: DumpHeader, key: str) -> str | Unknown:
-    return header.vmcoreinfo.get(key) or Unknown(f"VMCOREINFO has no {key}")
-
-
-def nothing_known(header: DumpHeader, why: str) -> Topology:
-    """The topology of a kernel that could not be asked."""
-    unknown = Unknown(why)
-    return Topology(
-        source="no kernel could be asked",
-        release=_vmcoreinfo(header, "OSRELEASE"),
-        build_id=_vmcoreinfo(header, "BUILD-ID"),
-        symbols_build_id=None,
-        sections=unknown,
-        resources=unknown,
-        blocks=unknown,
-        excluded=unknown,
-        possible_cpus=unknown,
-        present_cpus=unknown,
-        online_cpus=unknown,
-        saved_notes=unknown,
-        crash_image=unknown,
-        log=unknown,
-        page_offset=unknown,
-        filtered_slab=unknown,
-    )

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Run a function in a child process, so that its crash, hang or greed is one clear line.
+
+drgn is C and reads a stranger's dump. The child is forked, so nothing is imported twice.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import resource
+import select
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import TypeVar
+
+from vmcheck.errors import VmcheckError
+
+T = TypeVar("T")
+
+_PIPE_READ = 1 << 20
+
+
+class ChildDied(Exception):
+    """The child was killed or took too long; the message says which."""
+
+
+def run_isolated(work: Callable[[], T], seconds: float, address_space: int) -> T:
+    """``work()``, done in a forked child that may use ``address_space`` bytes.
+
+    A VmcheckError or MemoryError that it raises is raised here. Raises ChildDied where it
+    was killed by a signal or did not answer within ``seconds``. Any other exception is a
+    bug: the child prints its traceback and RuntimeError is raised.
+    """
+    receive, send = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child == 0:
+        os.close(receive)
+        _work_and_exit(work, send, address_space)
+    os.close(send)
+    try:
+        answer = _receive_all(receive, time.monotonic() + seconds)
+    finally:
+        os.close(receive)
+        # Either it has closed its end and is about to exit, or it is to be stopped.
+        if sys.exc_info()[0] is not None:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+    if answer is None:
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    if answer is None:
+        raise ChildDied(f"it did not end within {seconds:.0f} seconds")
+    if os.WIFSIGNALED(status):
+        raise ChildDied(f"the reader was killed by {signal.Signals(os.WTERMSIG(status)).name}")
+    if not answer:
+        raise RuntimeError("the reader failed; its traceback is above")
+    succeeded, result = pickle.loads(answer)
+    if not succeeded:
+        raise result
+    return result  # type: ignore[no-any-return]
+
+
+def _work_and_exit(work: Callable[[], T], send: int, address_space: int) -> None:
+    try:
+        resource.setrlimit(resource.RLIMIT_AS, (address_space, resource.getrlimit(resource.RLIMIT_AS)[1]))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        try:
+            answer = pickle.dumps((True, work()))
+        except (VmcheckError, MemoryError) as error:
+            answer = pickle.dumps((False, error))
+        while answer:
+            answer = answer[os.write(send, answer) :]
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
+
+
+def _receive_all(receive: int, deadline: float) -> bytes | None:
+    """All that comes until the other end is closed; None at the deadline."""
+    pieces = []
+    while True:
+        ready, _, _ = select.select([receive], [], [], max(0.0, deadline - time.monotonic()))
+        if not ready:
+            return None
+        piece = os.read(receive, _PIPE_READ)
+        if not piece:
+            return b"".join(pieces)
+        pieces.append(piece)

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from vmcheck.expected import map_notes
+from vmcheck.findings import Finding, Severity
+from vmcheck.rules import Case, rule
+from vmcheck.rules.applies import needs_crash_notes
+
+
+@rule
+def notes_shifted(case: Case) -> Iterator[Finding]:
+    """crash would give CPUs each other's registers.
+
+    crash hands out the notes in order to the CPUs that have valid crash_notes. Where one of
+    those has no note in the file and a later one has, every note from there on goes to the
+    wrong CPU, silently, and the last ones get none. drgn reads crash_notes itself and is
+    right; so are the crashing CPU's registers in it.
+    """
+    needs_crash_notes(case)
+    notes = map_notes(case.header, case.topology)
+    takers = sorted([*notes.cpu_of.values(), *notes.without])
+    owners = [notes.cpu_of.get(note.position) for note in case.header.cpu_notes]
+    wrong = [
+        (taker, owner)
+        for taker, owner in zip(takers, owners, strict=False)
+        if owner is not None and owner != taker
+    ]
+    if wrong:
+        yield Finding(
+            Severity.WRONG,
+            "crash will show registers of the wrong CPU: it assigns notes in order, and one is absent",
+            cpus=tuple(taker for taker, _ in wrong),
+            evidence=tuple(
+                f"crash shows CPU {owner}'s registers as CPU {taker}'s" for taker, owner in wrong[:8]
+            ),
+        )
