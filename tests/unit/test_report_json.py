@@ -46,6 +46,7 @@ def test_a_lost_dimm_and_cpu_as_a_machine_reads_them() -> None:
         "filtered": 268279808,
         "excluded": 201973760,
         "missing": 134217728,
+        "dropped": 0,
         "phantom": 0,
         "elsewhere": 0,
         "undescribed": 0,

@@ -100,7 +100,7 @@ Missing
     - iomem_resource: System RAM [0x100000000, 0x108000000); the highest described address is
       0x1ffda000
 
-  an online CPU saved its registers and no NT_PRSTATUS of the dump has them  [cpu-without-note]
+  An online CPU saved its registers and no NT_PRSTATUS of the dump has them  [cpu-without-note]
     CPU 2
     - crash_notes of CPU 2 holds an NT_PRSTATUS of 336 bytes, pid 0
     - recoverable: what the headers lack still lies in the dump's memory
@@ -151,7 +151,7 @@ def test_500_losses_are_counted_after_the_first_dozen() -> None:
     lines = terminal.render(reports.huge()).split("\n")
     assert "    and 488 more ranges, 122 GiB" in lines
     assert sum(line.startswith("    [0x") for line in lines) == 12
-    assert any(line.endswith("and 208 more runs") for line in lines)
+    assert any(line.endswith("and 232 more runs") for line in lines)
 
 
 @pytest.mark.parametrize("width", [60, 100, 200])
@@ -176,9 +176,10 @@ def on_terminal(report: Report, width: int = 80) -> str:
 
 
 def test_a_terminal_gets_a_memory_bar_in_which_the_smallest_loss_shows() -> None:
-    lost = replace(reports.LOST_DIMM, ranges=RangeSet([(0x500000, 0x501000)]))
-    shown = on_terminal(reports.report(("undescribed-ram", lost)))
-    assert shown.split("\n")[2].count("×") == 1
+    page = RangeSet([(0x1FFD9000, 0x1FFDA000)])
+    header = replace(reports.WHOLE_HEADER, described=reports.WHOLE_HEADER.described - page)
+    found = ("undescribed-ram", replace(reports.LOST_DIMM, ranges=page))
+    assert on_terminal(reports.report(found, header=header)).split("\n")[2].count("×") == 1
 
 
 def test_square_brackets_in_a_dumps_strings_are_not_markup() -> None:
@@ -205,6 +206,17 @@ def test_every_byte_has_one_fate() -> None:
 
 def test_memory_that_the_headers_wrongly_claim_is_a_phantom_and_not_filtered() -> None:
     assert memory(reports.PHANTOM).fates[Fate.PHANTOM] == reports.DIMM
+
+
+def test_described_memory_whose_bytes_are_lost_is_dropped_and_not_counted_as_missing() -> None:
+    page = RangeSet([(0x700000, 0x701000)])
+    found = ("kernel-data-filtered", Finding(Severity.LOST, "kernel data was filtered out", ranges=page))
+    report = reports.report(("cpu-without-note", reports.LOST_CPU), found)
+    assert memory(report).fates[Fate.DROPPED] == page
+    assert memory(report).fates[Fate.MISSING] == RangeSet()
+    assert (
+        words.answer(report) == "INCOMPLETE: the registers of CPU 2 are not in this dump (and 1 more finding)"
+    )
 
 
 def test_excluded_memory_that_a_header_describes_all_the_same_is_not_called_absent() -> None:

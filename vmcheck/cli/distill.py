@@ -6,6 +6,7 @@ from __future__ import annotations
 import click
 
 from vmcheck.cli.output import forbid_overwriting, replacing
+from vmcheck.report.words import size
 
 HELP = """Write a dump small enough to attach to a report.
 
@@ -31,5 +32,13 @@ def distill(vmcore: tuple[str, ...], output: str, symbols: str | None, flattened
     from vmcheck.distill import distill as write_distilled
 
     with replacing(output) as path:
-        write_distilled(vmcore, str(path), symbols=symbols, flattened=flattened, redact=redact)
+        written = write_distilled(vmcore, str(path), symbols, flattened_form=flattened, redact=redact)
+    click.echo(
+        f"{output}: {written.pages} pages of memory kept, {size(written.copied)} on disk"
+        + (
+            ""
+            if flattened
+            else f"; with its holes {size(written.size)}, so copy it with cp --sparse or tar -S"
+        )
+    )
     return 0

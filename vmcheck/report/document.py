@@ -64,7 +64,8 @@ class Memory(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     filtered: Bytes
     excluded: Bytes
     missing: Bytes
-    phantom: Bytes
+    dropped: Annotated[int, msgspec.Meta(ge=0, description="described, and lost all the same")]
+    phantom: Annotated[int, msgspec.Meta(ge=0, description="described, and the kernel had no RAM there")]
     elsewhere: Bytes
     undescribed: Bytes
 
@@ -210,6 +211,7 @@ def _memory(report: Report) -> Memory:
         filtered=kept.size(Fate.FILTERED),
         excluded=kept.size(Fate.EXCLUDED),
         missing=kept.size(Fate.MISSING),
+        dropped=kept.size(Fate.DROPPED),
         phantom=kept.size(Fate.PHANTOM),
         elsewhere=kept.size(Fate.ELSEWHERE),
         undescribed=kept.size(Fate.UNDESCRIBED),

@@ -25,7 +25,9 @@ class Fate(str, enum.Enum):
     """What became of a piece of memory, worst first."""
 
     MISSING = "missing"
-    """A finding calls it lost."""
+    """A finding calls it lost, and no header describes it."""
+    DROPPED = "dropped"
+    """A finding calls it lost although the headers describe it: cut off, or wrongly filtered."""
     PHANTOM = "phantom"
     """The headers describe it, and a finding says that the kernel had no RAM there."""
     UNDESCRIBED = "undescribed"
@@ -36,6 +38,10 @@ class Fate(str, enum.Enum):
     """In parts of a split dump that were not given."""
     FILTERED = "filtered"
     STORED = "stored"
+
+
+GRAVE = (Fate.MISSING, Fate.DROPPED, Fate.PHANTOM)
+"""Shown however little it is."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +65,12 @@ def memory(report: Report) -> Memory:
     """The disjoint fates of all memory that the kernel had or the headers claim."""
     header, ram = report.header, report.topology.system_ram
     had = EMPTY if isinstance(ram, Unknown) else ram
-    accused = reduce(RangeSet.__or__, (finding.ranges for finding in report.of(Severity.WRONG)), EMPTY)
     excluded = reduce(RangeSet.__or__, (exclusion.ranges for exclusion in rightly_absent(report)), EMPTY)
+    described_wrongly = _accused(report, Severity.WRONG) & header.described
     claims = {
         Fate.MISSING: report.lost_memory,
-        Fate.PHANTOM: EMPTY if isinstance(ram, Unknown) else (accused & header.described) - had,
+        Fate.DROPPED: _accused(report, Severity.LOST) & header.described,
+        Fate.PHANTOM: EMPTY if isinstance(ram, Unknown) else described_wrongly - had,
         Fate.STORED: header.stored,
         Fate.ELSEWHERE: header.absent_parts & header.described,
         Fate.FILTERED: header.filtered,
@@ -76,6 +83,10 @@ def memory(report: Report) -> Memory:
         fates[fate] = ranges - taken
         taken |= ranges
     return Memory(ram, fates)
+
+
+def _accused(report: Report, severity: Severity) -> RangeSet:
+    return reduce(RangeSet.__or__, (finding.ranges for finding in report.of(severity)), EMPTY)
 
 
 def rightly_absent(report: Report) -> tuple[Exclusion, ...]:
@@ -108,7 +119,7 @@ def bytes_below(ranges: RangeSet, addresses: npt.NDArray[Any]) -> Amounts:
 def cells(space: RangeSet, fates: Mapping[Fate, RangeSet], number: int) -> list[Fate]:
     """``space``, its holes squeezed out, in ``number`` equal cells, each with the fate to show there.
 
-    A loss or a phantom shows however small it is; otherwise the fate of most of the cell's bytes.
+    A grave fate shows however small it is; otherwise the fate of most of the cell's bytes.
     """
     if not space:
         return []
@@ -117,7 +128,7 @@ def cells(space: RangeSet, fates: Mapping[Fate, RangeSet], number: int) -> list[
     shown = []
     for cell in range(number):
         here = {fate: int(amount[cell]) for fate, amount in amounts.items() if amount[cell]}
-        grave = [fate for fate in (Fate.MISSING, Fate.PHANTOM) if fate in here]
+        grave = [fate for fate in GRAVE if fate in here]
         shown.append(grave[0] if grave else max(here, key=lambda fate: here[fate], default=Fate.STORED))
     return shown
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from vmcheck.check import Report, Verdict
 from vmcheck.errors import plain
 from vmcheck.findings import Finding, Severity, State
-from vmcheck.ranges import RangeSet
 from vmcheck.report import words
 from vmcheck.report.memory import Fate, cells, memory, rightly_absent
 
@@ -26,6 +25,7 @@ LABEL = 14
 
 GLYPHS = {
     Fate.MISSING: "×",
+    Fate.DROPPED: "!",
     Fate.PHANTOM: "?",
     Fate.UNDESCRIBED: "-",
     Fate.EXCLUDED: "·",
@@ -37,6 +37,7 @@ ASCII_GLYPHS = {**GLYPHS, Fate.MISSING: "X", Fate.EXCLUDED: ".", Fate.FILTERED: 
 
 STYLES = {
     Fate.MISSING: "bold red",
+    Fate.DROPPED: "bold red",
     Fate.PHANTOM: "bold magenta",
     Fate.UNDESCRIBED: "yellow",
     Fate.EXCLUDED: "dim",
@@ -139,7 +140,7 @@ def _bar(report: Report, width: int, glyphs: dict[Fate, str]) -> Iterator[Line]:
 
 def _finding(rule: str, finding: Finding, width: int) -> Iterator[Line]:
     name = f"[{rule}]"
-    *first, last = _wrapped(f"{finding.summary}  {name}", width - 2)
+    *first, last = _wrapped(f"{words.sentence(finding.summary)}  {name}", width - 2)
     for line in first:
         yield (Span(f"  {line}", "bold"),)
     summary, found, _ = last.partition(name)
@@ -156,15 +157,12 @@ def _rightly_absent(report: Report, width: int) -> Iterator[Line]:
     if exclusions := rightly_absent(report):
         yield from _heading("Rightly absent")
         facts = [
-            words.Fact(words.size(exclusion.ranges.size), f"{exclusion.reason}, {_where(exclusion.ranges)}")
+            words.Fact(
+                words.size(exclusion.ranges.size), f"{exclusion.reason}, {words.where(exclusion.ranges)}"
+            )
             for exclusion in exclusions
         ]
         yield from _facts(facts, width)
-
-
-def _where(ranges: RangeSet) -> str:
-    first = words.address_range(*next(iter(ranges)))
-    return first if len(ranges) == 1 else f"{words.count(len(ranges), 'range')} from {first}"
 
 
 def _looked_at(report: Report, width: int) -> Iterator[Line]:

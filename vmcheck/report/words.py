@@ -13,6 +13,7 @@ from vmcheck.check import Report, Verdict
 from vmcheck.findings import Finding, Severity, State
 from vmcheck.header import DumpHeader, Format
 from vmcheck.ranges import RangeSet
+from vmcheck.report.cpus import Registers
 from vmcheck.report.memory import Fate, memory
 from vmcheck.topology import CrashImage, Fault, MemoryAccount, Topology, Unknown
 
@@ -20,7 +21,8 @@ VERDICT: Mapping[Verdict, str] = {verdict: verdict.value.upper() for verdict in 
 
 FATE: Mapping[Fate, str] = {
     Fate.MISSING: "missing",
-    Fate.PHANTOM: "described, but no RAM",
+    Fate.DROPPED: "dropped",
+    Fate.PHANTOM: "phantom",
     Fate.UNDESCRIBED: "not described",
     Fate.EXCLUDED: "left out by design",
     Fate.ELSEWHERE: "in parts not given",
@@ -28,16 +30,38 @@ FATE: Mapping[Fate, str] = {
     Fate.STORED: "stored",
 }
 
-DESCRIBED = (Fate.STORED, Fate.FILTERED, Fate.ELSEWHERE, Fate.PHANTOM)
+DESCRIBED = (Fate.STORED, Fate.FILTERED, Fate.ELSEWHERE, Fate.PHANTOM, Fate.DROPPED)
+
+KIND: Mapping[str, str] = {fate.value: name for fate, name in FATE.items()} | {"described": "described"}
+"""The fates as the memory map has them: stored and filtered are one."""
 
 FATE_AT_LENGTH: Mapping[Fate, str] = {
     Fate.MISSING: "the kernel had it and the dump does not",
-    Fate.PHANTOM: "the headers describe it and the kernel had no RAM there",
+    Fate.DROPPED: "described, and its bytes are lost all the same",
+    Fate.PHANTOM: "described, and the kernel had no RAM there",
     Fate.UNDESCRIBED: "System RAM in no header, and no rule calls it lost",
     Fate.EXCLUDED: "System RAM that a healthy header leaves out",
     Fate.ELSEWHERE: "stored in parts of the split dump that were not given",
-    Fate.FILTERED: "described, its pages left out of the file on purpose",
-    Fate.STORED: "its pages are in the file",
+    Fate.FILTERED: "described, and left out of the file on purpose",
+    Fate.STORED: "described, and its bytes are in the file",
+}
+
+REGISTERS: Mapping[Registers, str] = {
+    Registers.LOST: "never saved",
+    Registers.RECOVERABLE: "recoverable",
+    Registers.DOUBTFUL: "doubtful",
+    Registers.UNKNOWN: "not known",
+    Registers.PRESENT: "in the dump",
+    Registers.OFFLINE: "offline",
+}
+
+REGISTERS_AT_LENGTH: Mapping[Registers, str] = {
+    Registers.LOST: "neither in the headers nor in memory",
+    Registers.RECOVERABLE: "not in the headers, still in the dump's memory",
+    Registers.DOUBTFUL: "in the dump, but tools will misread them",
+    Registers.UNKNOWN: "the CPU was online; whether it saved could not be read",
+    Registers.PRESENT: "the headers have them",
+    Registers.OFFLINE: "nothing to save",
 }
 
 SEVERITY: Mapping[Severity, str] = {
@@ -49,7 +73,7 @@ SEVERITY: Mapping[Severity, str] = {
 RANGES_SHOWN = 12
 """Of one finding; JSON has them all."""
 
-RUNS_SHOWN = 48
+RUNS_SHOWN = 24
 """Of consecutive CPUs; JSON has them all."""
 
 RECOVERABLE = "recoverable: what the headers lack still lies in the dump's memory"
@@ -113,6 +137,18 @@ def cpus(numbers: Sequence[int]) -> str:
     return f"CPU{'' if len(numbers) == 1 else 's'} {listed}"
 
 
+def few_cpus(numbers: Iterable[int]) -> str:
+    """``0-2, 5``, cut where nobody reads on."""
+    runs = cpu_list(numbers).split(",")
+    more = f" and {count(len(runs) - RUNS_SHOWN, 'more run')}" if len(runs) > RUNS_SHOWN else ""
+    return ", ".join(runs[:RUNS_SHOWN]) + more
+
+
+def sentence(text: str) -> str:
+    """With a capital, as a heading has it."""
+    return text[:1].upper() + text[1:]
+
+
 def joined(parts: Sequence[str]) -> str:
     """``a, b and c``."""
     return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
@@ -151,6 +187,7 @@ def _every(online: int) -> str:
 
 
 def _incomplete(report: Report) -> str:
+    """Memory that is described and lost all the same is told by its finding, not counted."""
     parts, ram = [], report.topology.system_ram
     if report.lost_memory:
         of = "" if isinstance(ram, Unknown) else f" of {size(ram.size)}"
@@ -159,7 +196,10 @@ def _incomplete(report: Report) -> str:
         parts.append(f"the registers of {cpus(report.lost_cpus)}")
     if not parts:
         return _first_of(report.of(Severity.LOST))
-    return f"{joined(parts)} {'are' if report.lost_cpus else 'is'} not in this dump"
+    described, losses = report.header.described, report.of(Severity.LOST)
+    others = [finding for finding in losses if not (finding.ranges - described or finding.cpus)]
+    more = f" (and {count(len(others), 'more finding')})" if others else ""
+    return f"{joined(parts)} {'are' if report.lost_cpus else 'is'} not in this dump{more}"
 
 
 def _misleading(report: Report) -> str:
@@ -187,9 +227,7 @@ def extents(finding: Finding) -> Iterator[str]:
     if finding.ranges:
         yield from _ranges(finding.ranges)
     if finding.cpus:
-        runs = cpu_list(finding.cpus).split(",")
-        more = f" and {count(len(runs) - RUNS_SHOWN, 'more run')}" if len(runs) > RUNS_SHOWN else ""
-        yield f"CPU{'s' if len(finding.cpus) > 1 else ''} {', '.join(runs[:RUNS_SHOWN])}{more}"
+        yield f"CPU{'s' if len(finding.cpus) > 1 else ''} {few_cpus(finding.cpus)}"
 
 
 def _ranges(ranges: RangeSet) -> Iterator[str]:
@@ -199,6 +237,12 @@ def _ranges(ranges: RangeSet) -> Iterator[str]:
         yield f"{text:{max(map(len, texts))}}  {size(end - start)}"
     if hidden := list(ranges)[len(shown) :]:
         yield f"and {count(len(hidden), 'more range')}, {size(sum(e - s for s, e in hidden))}"
+
+
+def where(ranges: RangeSet) -> str:
+    """The only range, or how many there are and the first."""
+    first = address_range(*next(iter(ranges)))
+    return first if len(ranges) == 1 else f"{count(len(ranges), 'range')} from {first}"
 
 
 # What was looked at
