@@ -278,9 +278,10 @@ def split(parts: int, build: Callable[..., bytes] = kdump_vmcore, **content: obj
 
 
 def flattened(data: bytes, record_size: int = 1000, ended: bool = True) -> bytes:
-    """``makedumpfile -F``: the header comes first with another status, and again at the end."""
+    """``makedumpfile -F``: the header comes first, and at the end again as it was meant to be."""
     first = data[:record_size]
-    records = [(0, bytes(byte ^ 0xFF for byte in first))]
+    # Byte 30 is in e_entry of ELF64, or in the name of the system of disk_dump_header.
+    records = [(0, patched(first, 30, b"?"))]
     records += [(at, data[at : at + record_size]) for at in range(record_size, len(data), record_size)]
     records.append((0, first))
     stream = struct.pack(">16sqq", b"makedumpfile", 1, 1).ljust(4096, b"\0")

@@ -138,6 +138,8 @@ class DumpHeader:
     """Page frame numbers ``[start, end)`` that each given part of ``makedumpfile --split`` holds."""
     absent_parts: RangeSet = EMPTY
     """Memory stored in parts of a split dump that were not given."""
+    cut: RangeSet = EMPTY
+    """The part of ``stored`` that a truncated or incomplete file does not hold after all."""
     utsname: tuple[str, ...] = ()
     """sysname, nodename, release, version, machine, domainname of disk_dump_header."""
     timestamp: int | None = None

@@ -300,7 +300,7 @@ class TestKdumpCompressed:
             assert header.stored == RangeSet([(0x1000, 0x4000), (0x9000, 0xA000)])
             assert header.absent_parts == RangeSet([(1 * MiB, 1 * MiB + 0x6000)])
             assert header.filtered == DESCRIBED - STORED
-            with pytest.raises(PageNotStored, match="in a part of the split dump that was not given$"):
+            with pytest.raises(PageNotStored, match=r"in a part of the split dump that was not given$"):
                 dump.memory.read(1 * MiB, 8)
 
     def test_the_cut_part_shows_among_whole_ones(self, tmp_path: Path) -> None:
@@ -357,7 +357,7 @@ class TestRecording:
         distilled = patched(data, descriptor, bytes(24))
         with (
             opened(tmp_path, distilled) as dump,
-            pytest.raises(PageNotStored, match="^physical address 0x1000: not kept by distill$"),
+            pytest.raises(PageNotStored, match=r"^physical address 0x1000: not kept by distill$"),
         ):
             dump.memory.read(0x1000, 8)
 

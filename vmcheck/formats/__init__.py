@@ -27,6 +27,12 @@ class Memory(Protocol):
     def read(self, address: int, size: int) -> bytes:
         """``size`` bytes at a physical address, or :class:`~vmcheck.errors.PageNotStored`."""
 
+    def header_patches(self) -> dict[int, bytes]:
+        """By file offset, what blanks in the headers what identifies the machine."""
+
+    def page_patches(self, address: int, page: bytes) -> dict[int, bytes]:
+        """By file offset, what makes a stored page hold other bytes."""
+
 
 class Dump:
     """An open dump: its headers, its memory and its files."""

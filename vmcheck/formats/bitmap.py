@@ -9,9 +9,11 @@ from vmcheck.errors import UnreadableFile
 from vmcheck.formats.file import DumpFile
 from vmcheck.ranges import Bounds, RangeSet
 
-CHUNK = 1 << 18
-"""Bytes, so that the passes over a chunk stay in the processor's cache."""
+CHUNK = 1 << 20
+"""Bytes: few calls for a large bitmap, and the passes over a chunk stay in the processor's cache."""
 MOST_RANGES = 1 << 24
+ZERO = np.zeros(1, dtype="<i8")
+"""The first word of a hole, whose others add nothing."""
 
 
 def read_bitmap(file: DumpFile, offset: int, pages: int, page_size: int, what: str) -> RangeSet:
@@ -24,12 +26,19 @@ def read_bitmap(file: DumpFile, offset: int, pages: int, page_size: int, what: s
     total = 0
     fill = np.int64(0)
     """All ones while the bits run set, as the last one of the chunk before did."""
-    size = -(-pages // 8)
-    for start in range(0, size, CHUNK):
-        chunk = file.read(offset + start, min(CHUNK, size - start))
-        if start + CHUNK >= size:
-            chunk = _without_bits_after(chunk, pages - 8 * start)
-        words = np.frombuffer(chunk, dtype="<i8")
+    start, size = 0, -(-pages // 8)
+    while start < size:
+        # Of a sparse file, such as distill writes, only what is there is read.
+        hole = min(file.next_data(offset + start) - offset, size) // 8 * 8
+        if hole > start:
+            length = hole - start
+            words = ZERO
+        else:
+            length = min(CHUNK, size - start)
+            chunk = file.read(offset + start, length)
+            if start + length == size:
+                chunk = _without_bits_after(chunk, pages - 8 * start)
+            words = np.frombuffer(chunk, dtype="<i8")
         toggles = _toggles(words, fill)
         fill = words[-1] >> 63
         total += len(toggles)
@@ -38,6 +47,7 @@ def read_bitmap(file: DumpFile, offset: int, pages: int, page_size: int, what: s
                 f"{file.name}: {what} has more than {MOST_RANGES} runs of pages: it is not a bitmap of memory"
             )
         found.append(toggles + 8 * start)
+        start += length
     if fill:
         found.append(np.array([pages], dtype=np.int64))
     bounds = np.concatenate(found) if found else np.empty(0, dtype=np.int64)
@@ -54,8 +64,11 @@ def _toggles(words: Bounds, fill: np.int64) -> Bounds:
         return changing
     changed = words[changing]
     edges = changed ^ ((changed << 1) | (fills[changing] & 1))
-    bits = np.flatnonzero(np.unpackbits(edges.astype("<i8", copy=False).view(np.uint8), bitorder="little"))
-    return np.asarray(changing[bits >> 6] * 64 + (bits & 63))
+    edge_bytes = edges.astype("<i8", copy=False).view(np.uint8)
+    edged = np.flatnonzero(edge_bytes != 0)
+    bits = np.flatnonzero(np.unpackbits(edge_bytes[edged], bitorder="little").view(np.bool_))
+    byte = edged[bits >> 3]
+    return np.asarray(changing[byte >> 3] * 64 + (byte & 7) * 8 + (bits & 7))
 
 
 def _without_bits_after(chunk: bytes, bits: int) -> bytes:

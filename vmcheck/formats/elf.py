@@ -138,6 +138,16 @@ class ElfMemory:
             address += length
         return b"".join(parts)
 
+    def header_patches(self) -> dict[int, bytes]:
+        """By file offset, what blanks the machine's name: an ELF core's headers have none."""
+        return {}
+
+    def page_patches(self, address: int, page: bytes) -> dict[int, bytes]:
+        """By file offset, what makes a stored page hold other bytes."""
+        starts, _, offsets = self._pieces
+        piece = bisect_right(starts, address) - 1
+        return {offsets[piece] + address - starts[piece]: page}
+
     def _why_not(self, address: int) -> str:
         if 0 <= address < ADDRESS_LIMIT and address in self._header.described:
             return "filtered: makedumpfile left it out"
@@ -155,6 +165,9 @@ def read(file: DumpFile) -> tuple[DumpHeader, ElfMemory]:
     segments = Segments(*(loads[name].astype(np.uint64) for name in names))
     physical = _physical(file, segments, elf.bits)
     described = _covered(physical.p_paddr, physical.p_memsz)
+    stored_sizes = _stored_sizes(physical)
+    there = np.minimum(stored_sizes, np.maximum(file.size, physical.p_offset) - physical.p_offset)
+    stored = _covered(physical.p_paddr, stored_sizes)
     header = DumpHeader(
         path=file.name,
         format=Format.ELF,
@@ -164,9 +177,10 @@ def read(file: DumpFile) -> tuple[DumpHeader, ElfMemory]:
         byteorder=elf.byteorder,
         page_size=0,
         described=described,
-        stored=_covered(physical.p_paddr, _stored_sizes(physical)),
+        stored=stored,
         file_size=file.size,
         expected_size=max(elf.e_phoff + table.nbytes, _end_of_contents(table)),
+        cut=stored - _covered(physical.p_paddr, there),
         segments=segments,
         cpu_notes=tuple(notes.cpus),
         notes=notes.listed,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -48,6 +49,10 @@ class DumpFile:
 
     def _read(self, offset: int, size: int) -> bytes:
         raise NotImplementedError
+
+    def next_data(self, offset: int) -> int:
+        """Where a hole that begins at ``offset`` ends; ``offset`` itself where there is none."""
+        return offset
 
     @property
     def extents(self) -> RangeSet:
@@ -101,6 +106,13 @@ class StoredFile(DumpFile):
             raise UnreadableFile(f"{self.name}: ends at {offset:#x} now, and had {self.size:#x} when opened")
         # Linux reads at most 0x7ffff000 bytes at once.
         return data + self._read(offset + len(data), size - len(data))
+
+    def next_data(self, offset: int) -> int:
+        try:
+            return os.lseek(self._descriptor, offset, os.SEEK_DATA)
+        except OSError as error:
+            # ENXIO: nothing but a hole up to the end. A file system may not know SEEK_DATA.
+            return self.size if error.errno == errno.ENXIO else offset
 
     def close(self) -> None:
         if self._descriptor >= 0:

@@ -41,7 +41,9 @@ class FlattenedFile(DumpFile):
         offsets, sizes, sources, ended = _records(stream)
         self.cut = not ended
         self._offsets, self._ends, self._sources = _painted(stream.name, offsets, sizes, sources)
-        super().__init__(stream.name, self._ends[-1] if self._ends else 0, record)
+        if not self._ends:
+            raise UnreadableFile(f"{stream.name}: the flattened stream was cut before its first record")
+        super().__init__(stream.name, self._ends[-1], record)
 
     def _read(self, offset: int, size: int) -> bytes:
         end = offset + size

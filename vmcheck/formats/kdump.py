@@ -9,22 +9,24 @@ each of those in rising order; the pages. (makedumpfile's diskdump_mod.h and IMP
 from __future__ import annotations
 
 import struct
+import zlib
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, reduce
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from vmcheck.errors import PageNotStored, UnreadableFile, UnsupportedFormat
 from vmcheck.formats import machines
 from vmcheck.formats.bitmap import read_bitmap
-from vmcheck.formats.compression import Corrupt, name_of, unpack_page
+from vmcheck.formats.compression import DUMP_DH_COMPRESSED_ZLIB, Corrupt, name_of, unpack_page
 from vmcheck.formats.file import DumpFile
 from vmcheck.formats.notes import ERASEINFO, LARGEST_VMCOREINFO, NoteHeader, Notes
 from vmcheck.header import DumpHeader, Format, Producer
-from vmcheck.ranges import ADDRESS_LIMIT, RangeSet
+from vmcheck.ranges import ADDRESS_LIMIT, EMPTY, RangeSet
 
 SIGNATURE = b"KDUMP   "
 VERSIONS = range(1, 7)
@@ -44,6 +46,8 @@ SINCE_VERSION = (1, 1, 2, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 6)
 
 PAGE_DESC = "QIIQ"
 PAGE_DESC_SIZE = 24
+PAGE_DESC_COLUMNS = [("offset", "u8"), ("size", "u4"), ("flags", "u4"), ("page_flags", "u8")]
+DESCRIPTORS_IN_BULK = 1 << 16
 DESCRIPTORS_AT_ONCE = 512
 CACHED_BYTES = 4 << 20
 LARGEST_SEARCH = 1 << 20
@@ -97,7 +101,7 @@ class DiskDumpHeader:
     max_mapnr: int
 
     @property
-    def order(self) -> str:
+    def order(self) -> Literal["<", ">"]:
         return "<" if self.byteorder == "little" else ">"
 
     @property
@@ -171,6 +175,10 @@ class Part:
             return self.sub.start_pfn_64, self.sub.end_pfn_64
         return self.sub.start_pfn, self.sub.end_pfn
 
+    @property
+    def incomplete(self) -> bool:
+        return bool(self.disk.status & DUMP_DH_COMPRESSED_INCOMPLETE)
+
     @cached_property
     def stored(self) -> RangeSet:
         if self.window is None:
@@ -228,6 +236,42 @@ class Part:
                 break
             searched, step = searched + step, 4 * step
         return min(end, ADDRESS_LIMIT)
+
+    @cached_property
+    def cut(self) -> RangeSet:
+        """The part of ``stored`` whose page_desc or data are not in the file."""
+        if self.expected_size <= self.file.size and not self.incomplete and not self.file.cut:
+            return EMPTY
+        size = self.stored.size // self.disk.block_size
+        absent: list[RangeSet] = []
+        held = max(0, min(size, (self.file.size - self.disk.page_desc_offset) // PAGE_DESC_SIZE))
+        layout = np.dtype(PAGE_DESC_COLUMNS).newbyteorder(self.disk.order)
+        for index in range(0, held, DESCRIPTORS_IN_BULK):
+            count = min(DESCRIPTORS_IN_BULK, held - index)
+            data = self.file.read(self.disk.page_desc_offset + index * PAGE_DESC_SIZE, count * PAGE_DESC_SIZE)
+            table = np.frombuffer(data, dtype=layout)
+            # A sum that wraps lies past the end too: no file is that long.
+            past = table["size"] > np.maximum(self.file.size, table["offset"]) - table["offset"]
+            absent.append(_runs(past | (table["size"] == 0), index))
+        absent.append(RangeSet([(held, size)]))
+        return self._addresses(reduce(RangeSet.__or__, absent))
+
+    def _addresses(self, ranks: RangeSet) -> RangeSet:
+        """Memory whose page_descs have these indices."""
+        page_size = self.disk.block_size
+        before = np.cumsum(np.append(0, self.stored.ends - self.stored.starts)) // page_size
+        points = np.union1d(np.concatenate([ranks.starts, ranks.ends]), before)
+        firsts, lasts = points[:-1], points[1:]
+        chosen = ranks.contains(firsts)
+        run = np.searchsorted(before, firsts[chosen], side="right") - 1
+        shift = self.stored.starts[run] - before[run] * page_size
+        return RangeSet.from_arrays(firsts[chosen] * page_size + shift, lasts[chosen] * page_size + shift)
+
+
+def _runs(flags: npt.NDArray[np.bool_], first: int) -> RangeSet:
+    """The indices that are set, counted from ``first``."""
+    edges = np.flatnonzero(np.diff(flags, prepend=False, append=False))
+    return RangeSet.from_bounds(edges + first)
 
 
 class KdumpMemory:
@@ -289,6 +333,30 @@ class KdumpMemory:
         except Corrupt as reason:
             raise _absent(address, f"corrupt: {reason}") from None
 
+    def header_patches(self) -> dict[int, bytes]:
+        """By file offset, what blanks node and domain name in disk_dump_header."""
+        names = len(SIGNATURE) + 4
+        return {names + field * UTSNAME_FIELD: bytes(UTSNAME_FIELD) for field in (1, 5)}
+
+    def page_patches(self, address: int, page: bytes) -> dict[int, bytes]:
+        """By file offset, what makes a stored page hold other bytes in no more room.
+
+        Raises UnreadableFile where they compress worse than what was there.
+        """
+        part, index, _ = self._find(address)
+        (descriptor,) = part.descriptors(index, 1)
+        packed = min(page, zlib.compress(page, 9), key=len)
+        if len(packed) > descriptor.size:
+            raise UnreadableFile(f"{part.file.name}: the page at {address:#x} cannot be blanked where it is")
+        flags = DUMP_DH_COMPRESSED_ZLIB if len(packed) < len(page) else 0
+        replaced = descriptor._replace(size=len(packed), flags=flags)
+        return {
+            part.disk.page_desc_offset + index * PAGE_DESC_SIZE: struct.pack(
+                part.disk.order + PAGE_DESC, *replaced
+            ),
+            descriptor.offset: packed.ljust(descriptor.size, b"\0"),
+        }
+
     def _why_empty(self, part: Part) -> str:
         """Why a page_desc may be all zeros."""
         if part.file.cut:
@@ -326,12 +394,13 @@ def read(files: Sequence[DumpFile]) -> tuple[DumpHeader, KdumpMemory]:
         notes=notes.listed,
         note_defects=tuple(notes.defects),
         vmcoreinfo_notes=tuple(notes.vmcoreinfo),
-        incomplete=any(part.disk.status & DUMP_DH_COMPRESSED_INCOMPLETE for part in parts),
+        incomplete=any(part.incomplete for part in parts),
         header_version=first.disk.header_version,
         dump_level=first.sub.dump_level,
         compression=name_of(first.disk.status),
         split=tuple(sorted(part.window for part in parts if part.window is not None)),
-        absent_parts=dumpable - stored,
+        cut=reduce(RangeSet.__or__, (part.cut for part in parts)),
+        absent_parts=dumpable - stored if first.window else EMPTY,
         utsname=first.disk.utsname,
         timestamp=first.disk.tv_sec,
     )
