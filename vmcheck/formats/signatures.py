@@ -6,13 +6,14 @@ from __future__ import annotations
 from vmcheck.errors import UnsupportedFormat
 from vmcheck.formats.file import DumpFile
 
-LOOKED_AT = 4096
+LOOKED_AT = 8192
 
 CANNOT_READ = "which vmcheck cannot read"
-SADUMP = f"a sadump (Fujitsu's stand-alone dump), {CANNOT_READ}; makedumpfile converts it"
-VMWARE = f"a VMware snapshot or suspend file, {CANNOT_READ}; vmss2core converts it"
+SADUMP = f"a sadump file, {CANNOT_READ}; makedumpfile converts it"
+VMWARE = f"a VMware snapshot, {CANNOT_READ}; vmss2core converts it"
 SAVED_GUEST = "a saved virtual machine: dump it with `virsh dump --memory-only`"
-KERNEL_IMAGE = "a compressed kernel image, not a dump"
+WINDOWS = "a Windows crash dump"
+KERNEL_IMAGE = "a kernel image, not a dump"
 
 
 def _packed(what: str, command: str) -> str:
@@ -37,19 +38,20 @@ SIGNATURES = (
     (0, b"\xcd\x23\x8f\x61\x73\x01\x19\xa8", f"a live LKCD dump, {CANNOT_READ}"),
     (0, b"\xa8\x19\x01\x73\x61\x8f\x23\xcd", f"a live LKCD dump, {CANNOT_READ}"),
     (0, b"\xa8\x19\x01\x73\x61\x8f\x23\xfd", f"an s390 dump, {CANNOT_READ}; zgetdump converts it"),
-    # sadump_mod.h: SADUMP_SIGNATURE1 and 2 of a dump partition, SADUMP_SIGNATURE of a dump.
+    # sadump_mod.h: a partition, alone or of a disk set; then a media backup, after its own header.
     (0, b"sadump\0\0", SADUMP),
+    (4096, b"sadump\0\0", SADUMP),
     # vmware_vmss.h: CPTDUMP_*_MAGIC_NUMBER.
     (0, b"\xd0\xbe\xd0\xbe", VMWARE),
     (0, b"\xd2\xbe\xd2\xbe", VMWARE),
     (0, b"\xd3\xbe\xd3\xbe", VMWARE),
     (0, b"\xd1\xba\xd1\xba", VMWARE),
     (0, b"\xd2\xba\xd2\xba", VMWARE),
-    (0, b"EMiL", f"a LiME memory image, {CANNOT_READ}: it has no registers and no VMCOREINFO"),
-    (0, b"LVMA", f"an AVML memory image, {CANNOT_READ}: it has no registers and no VMCOREINFO"),
-    (0, b"AVML", f"an AVML memory image, {CANNOT_READ}: it has no registers and no VMCOREINFO"),
-    (0, b"PAGEDUMP", "a Windows crash dump (32-bit)"),
-    (0, b"PAGEDU64", "a Windows crash dump (64-bit)"),
+    (0, b"EMiL", f"a LiME image, {CANNOT_READ}: it has no registers and no VMCOREINFO"),
+    (0, b"LVMA", f"an AVML image, {CANNOT_READ}: it has no registers and no VMCOREINFO"),
+    (0, b"AVML", f"an AVML image, {CANNOT_READ}: it has no registers and no VMCOREINFO"),
+    (0, b"PAGEDUMP", WINDOWS),
+    (0, b"PAGEDU64", WINDOWS),
     (0, b"minidump FreeBSD", "a FreeBSD minidump"),
     (0, b"LibvirtQemudSave", SAVED_GUEST),
     (0, b"LibvirtQemudPart", SAVED_GUEST),
