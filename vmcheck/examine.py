@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from vmcheck.check import Report, check
+from vmcheck.errors import VmcheckError
 from vmcheck.formats import Dump, open_dump
 from vmcheck.isolation import ChildDied, run_isolated
-from vmcheck.ranges import RangeSet
 from vmcheck.rules import Case
 from vmcheck.topology import Topology, nothing_known
+
+T = TypeVar("T")
 
 KERNEL_SECONDS = 120.0
 """The longest that reading a kernel may take. A 262,144-block topology takes under 2 s."""
@@ -30,24 +33,37 @@ def examine(
     tell("reading the dump's headers")
     with open_dump(paths) as dump:
         tell("asking the crashed kernel")
-        topology, _ = ask_kernel(dump, symbols)
+        topology = ask_kernel(dump, symbols)
     tell("applying the rules")
     return check(Case(dump.header, topology))
 
 
-def ask_kernel(dump: Dump, symbols: str | None = None) -> tuple[Topology, tuple[RangeSet, ...]]:
-    """The topology of the kernel in a dump, and the extents of each of its files that were read for it."""
+class KernelUnreadable(VmcheckError):
+    """Reading the kernel's memory crashed, hung or wanted too much."""
 
-    def read() -> tuple[Topology, tuple[RangeSet, ...]]:
-        from vmcheck.kernel import read_topology
 
-        topology = read_topology(dump.header, dump.memory, symbols)
-        return topology, tuple(file.extents for file in dump.files)
+def in_child(read: Callable[[], T]) -> T:
+    """``read()``, which reads a kernel's memory, where its crash does no harm.
 
+    Raises KernelUnreadable and what ``read`` raises of VmcheckError.
+    """
     try:
         return run_isolated(read, KERNEL_SECONDS, KERNEL_ADDRESS_SPACE)
     except ChildDied as death:
-        why = f"reading the kernel's memory failed: {death}"
+        raise KernelUnreadable(f"reading the kernel's memory failed: {death}") from None
     except MemoryError:
-        why = "reading the kernel's memory failed: it wanted more memory than it may have"
-    return nothing_known(dump.header, why), tuple(file.extents for file in dump.files)
+        raise KernelUnreadable("reading the kernel's memory failed: it wanted too much memory") from None
+
+
+def ask_kernel(dump: Dump, symbols: str | None = None) -> Topology:
+    """The topology of the kernel in a dump's memory."""
+
+    def read() -> Topology:
+        from vmcheck.kernel import read_topology
+
+        return read_topology(dump.header, dump.memory, symbols)
+
+    try:
+        return in_child(read)
+    except KernelUnreadable as error:
+        return nothing_known(dump.header, str(error))

@@ -85,7 +85,7 @@ def _work_and_exit(work: Callable[[], T], send: int, address_space: int) -> None
 
 def _receive_all(receive: int, deadline: float) -> bytes | None:
     """All that comes until the other end is closed; None at the deadline."""
-    pieces = []
+    pieces: list[bytes] = []
     while True:
         ready, _, _ = select.select([receive], [], [], max(0.0, deadline - time.monotonic()))
         if not ready:

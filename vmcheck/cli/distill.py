@@ -6,7 +6,6 @@ from __future__ import annotations
 import click
 
 from vmcheck.cli.output import forbid_overwriting, replacing
-from vmcheck.report.words import size
 
 HELP = """Write a dump small enough to attach to a report.
 
@@ -30,6 +29,7 @@ def distill(vmcore: tuple[str, ...], output: str, symbols: str | None, flattened
     forbid_overwriting(output, [*vmcore, *([symbols] if symbols else [])])
 
     from vmcheck.distill import distill as write_distilled
+    from vmcheck.report.words import size
 
     with replacing(output) as path:
         written = write_distilled(vmcore, str(path), symbols, flattened_form=flattened, redact=redact)

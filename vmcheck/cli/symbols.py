@@ -6,6 +6,7 @@ from __future__ import annotations
 import click
 
 from vmcheck.cli.output import forbid_overwriting, replacing
+from vmcheck.report.words import size
 
 HELP = """Write the symbols and types of one kernel to a small file for 'check -s'.
 
@@ -23,8 +24,10 @@ Example:
 def symbols(source: str, output: str) -> int:
     forbid_overwriting(output, [source])
 
-    from vmcheck.kernel.symbols import write_symbols
+    from vmcheck.collect_symbols import collect_symbols
 
     with replacing(output) as path:
-        write_symbols(source, str(path))
+        count = collect_symbols(source, str(path))
+        written = path.stat().st_size
+    click.echo(f"{output}: {count} symbols and the types of one kernel build, {size(written)}")
     return 0

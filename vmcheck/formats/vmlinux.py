@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from elftools.common.exceptions import ELFError
 from elftools.construct.core import ConstructError
@@ -14,6 +15,7 @@ from elftools.elf.sections import NoteSection, SymbolTableSection
 
 from vmcheck.errors import VmcheckError
 
+ET_EXEC, ET_DYN = 2, 3
 _DATA = {"STT_OBJECT", "STT_NOTYPE"}
 
 
@@ -28,13 +30,24 @@ def _opened(path: str) -> Iterator[ELFFile]:
         raise VmcheckError(f"{path}: not a vmlinux nor a vmcheck symbol file: {error}") from None
 
 
+def is_executable(path: str) -> bool:
+    """Whether the file is an ELF executable or shared object, as a vmlinux is, and no core."""
+    try:
+        with Path(path).open("rb") as file:
+            head = file.read(18)
+    except OSError as error:
+        raise VmcheckError(f"{path}: {error.strerror}") from None
+    order: Literal["little", "big"] = "little" if head[5:6] == b"\x01" else "big"
+    return head[:4] == b"\x7fELF" and int.from_bytes(head[16:18], order) in (ET_EXEC, ET_DYN)
+
+
 def build_id(path: str) -> str | None:
     """The GNU build ID in hexadecimal; None where the file has none."""
     with _opened(path) as elf:
         for section in elf.iter_sections("SHT_NOTE"):
             assert isinstance(section, NoteSection)
             for note in section.iter_notes():
-                if note["n_type"] == "NT_GNU_BUILD_ID":
+                if note["n_name"] == "GNU" and note["n_type"] == "NT_GNU_BUILD_ID":
                     return str(note["n_desc"])
     return None
 

@@ -10,7 +10,8 @@ from drgn import FaultError
 
 from vmcheck.errors import VmcheckError
 from vmcheck.header import DumpHeader
-from vmcheck.kernel import cpus, crash_image, log, memory, pages
+from vmcheck.kernel import cpus, crash_image, memory, pages
+from vmcheck.kernel.log import kernel_log
 from vmcheck.kernel.program import Kernel, Memory
 from vmcheck.topology import Topology, Unknown, from_vmcoreinfo, nothing_known
 
@@ -30,11 +31,13 @@ _UNREADABLE = (
 )
 
 
-def read_topology(header: DumpHeader, dump_memory: Memory, symbols: str | None = None) -> Topology:
+def read_topology(
+    header: DumpHeader, dump_memory: Memory, symbols: str | None = None, log: bool = True
+) -> Topology:
     """What the crashed kernel in a dump's own memory knew.
 
     Whatever cannot be had is an Unknown that says why; nothing is raised for it. Raises
-    VmcheckError for an unfit ``symbols`` file.
+    VmcheckError for an unfit ``symbols`` file. Without ``log``, the kernel log is left alone.
     """
     try:
         kernel = Kernel(header, dump_memory, symbols)
@@ -76,7 +79,7 @@ def read_topology(header: DumpHeader, dump_memory: Memory, symbols: str | None =
             possible, lambda found: attempt("crash_notes", lambda: cpus.saved_notes(kernel, found))
         ),
         crash_image=typed("kexec_crash_image", lambda: crash_image.crash_image(kernel)),
-        log=attempt("printk ring buffer", lambda: log.kernel_log(kernel)),
+        log=attempt("printk ring buffer", lambda: kernel_log(kernel)) if log else Unknown("left out"),
         page_offset=typed("page_offset_base", lambda: int(kernel.prog["page_offset_base"])),
         filtered_slab=_then(
             table, lambda found: attempt("struct page", lambda: pages.filtered_slab(kernel, found))

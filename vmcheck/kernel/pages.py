@@ -4,12 +4,16 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 from drgn import FaultError
 
 from vmcheck.kernel.memory import SectionTable
 from vmcheck.kernel.program import Kernel
 from vmcheck.ranges import RangeSet
 from vmcheck.topology import SlabSample
+
+Structs = npt.NDArray[np.uint8]
+"""Struct pages side by side, shape ``(n, SIZE(page))``."""
 
 SAMPLES = 24
 """Pages of struct pages that are read: 24 times 64 pages on x86_64."""
@@ -18,61 +22,77 @@ SAMPLES = 24
 def filtered_slab(kernel: Kernel, table: SectionTable) -> SlabSample:
     """Slab pages among a sample of the pages that are described and not stored.
 
-    A sample that is spread evenly over them: no dump level excludes slab, so one such page
-    is enough. From VMCOREINFO alone. Raises LookupError where it lacks an item.
+    No dump level excludes slab, so one such page is enough. The sample is spread over the
+    places where a filtered run begins, since what was left out wrongly lies between pages
+    that were kept. From VMCOREINFO alone; raises LookupError where it lacks an item.
     """
     size = kernel.vmcoreinfo_number("SIZE(page)")
     if not 8 <= size <= 256:
         raise LookupError(f"VMCOREINFO has SIZE(page)={size}")
     page_size = kernel.header.page_size
     filtered = kernel.header.filtered.aligned_inward(page_size)
-    per_read = page_size // size
-    unit = per_read * page_size
-    pages, slab = 0, []
-    whole = filtered.aligned_inward(unit)
-    for start in _spread(whole if whole else filtered.aligned_outward(unit), unit):
-        pfn = start // page_size
+    structs_per_page = page_size // size
+    units = np.unique(filtered.starts // (structs_per_page * page_size))
+    chosen = units[np.unique(np.linspace(0, len(units) - 1, min(SAMPLES, len(units))).astype(np.intp))]
+    looked_at, slab = 0, []
+    for pfn in (chosen * structs_per_page).tolist():
         address = table.page_struct(pfn, size)
         if address is None:
             continue
         try:
-            structs = np.frombuffer(kernel.read(address, per_read * size), np.uint8).reshape(-1, size)
+            data = kernel.read(address, structs_per_page * size)
         except FaultError:
             continue
-        addresses = (pfn + np.flatnonzero(_is_slab(kernel, structs))) * page_size
-        slab += addresses[filtered.contains(addresses)].tolist()
-        pages += int(filtered.contains((pfn + np.arange(per_read)) * page_size).sum())
-    return SlabSample(pages, RangeSet((address, address + page_size) for address in slab))
+        structs = np.frombuffer(data, np.uint8).reshape(-1, size)
+        pages = (pfn + np.arange(structs_per_page)) * page_size
+        ours = filtered.contains(pages)
+        looked_at += int(ours.sum())
+        slab += pages[ours & _of_slab(kernel, structs, address)].tolist()
+    return SlabSample(looked_at, RangeSet((page, page + page_size) for page in slab))
 
 
-def _spread(ranges: RangeSet, unit: int) -> list[int]:
-    """Starts of up to SAMPLES units, evenly spread over the ranges."""
-    counts = (ranges.ends - ranges.starts) // unit
-    before = np.concatenate([[0], np.cumsum(counts)])
-    total = int(before[-1])
-    chosen = np.unique(np.linspace(0, max(0, total - 1), min(SAMPLES, total)).astype(np.int64))
-    run = np.searchsorted(before, chosen, side="right") - 1
-    return [int(start) for start in ranges.starts[run] + (chosen - before[run]) * unit]
+def _of_slab(kernel: Kernel, structs: Structs, address: int) -> npt.NDArray[np.bool_]:
+    """Which struct pages are a slab's, head or tail. ``address`` is the first one's."""
+    slab = _is_slab(kernel, structs)
+    size = structs.shape[1]
+    addresses = np.uint64(address) + np.arange(len(structs), dtype=np.uint64) * np.uint64(size)
+    one = np.uint64(1)
+    if "OFFSET(page.compound_info)" in kernel.header.vmcoreinfo:
+        # Linux 7.x keeps a mask in tail pages: their own address under it is the head's.
+        link = _column(kernel, structs, "OFFSET(page.compound_info)", kernel.header.bits // 8)
+        heads = addresses & (link & ~one)
+    else:
+        link = _column(kernel, structs, "OFFSET(page.compound_head)", kernel.header.bits // 8)
+        heads = link & ~one
+    tails = link & one != 0
+    for head in np.unique(heads[tails]).tolist():
+        try:
+            found = np.frombuffer(kernel.read(head, size), np.uint8).reshape(1, size)
+        except FaultError:
+            continue
+        slab |= tails & (heads == np.uint64(head)) & _is_slab(kernel, found)[0]
+    return slab
 
 
-def _is_slab(
-    kernel: Kernel, structs: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
-) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+def _is_slab(kernel: Kernel, structs: Structs) -> npt.NDArray[np.bool_]:
     """Which struct pages head a slab: by page type, or by flag on kernels before v6.10."""
-    order = "<" if kernel.header.byteorder == "little" else ">"
     number = kernel.vmcoreinfo_number
     if "NUMBER(PAGE_SLAB_MAPCOUNT_VALUE)" in kernel.header.vmcoreinfo:
-        # Since Linux kernel commit 46df8e73a4a3 ("mm: free up PG_slab") (in v6.10), a page type,
-        # which overlays _mapcount; its low bits may count (v6.11 stores the type in the top byte).
+        # Since Linux kernel commit 46df8e73a4a3 ("mm: free up PG_slab") (in v6.10) slab is a page
+        # type, which overlays _mapcount; since v6.11 the type is its top byte alone.
         wanted = number("NUMBER(PAGE_SLAB_MAPCOUNT_VALUE)") & 0xFFFFFFFF
-        offset = number("OFFSET(page._mapcount)")
-        types = np.ascontiguousarray(structs[:, offset : offset + 4]).view(order + "u4").reshape(-1)
-        return (
-            np.asarray(types & 0xFF000000 == wanted & 0xFF000000)
-            if wanted & 0xFFFFFF == 0
-            else types == wanted
-        )
-    word = kernel.header.bits // 8
-    offset = number("OFFSET(page.flags)")
-    flags = np.ascontiguousarray(structs[:, offset : offset + word]).view(f"{order}u{word}").reshape(-1)
-    return np.asarray(flags >> number("NUMBER(PG_slab)") & 1, dtype=bool)
+        types = _column(kernel, structs, "OFFSET(page._mapcount)", 4)
+        mask = 0xFFFFFFFF if wanted & 0xFFFFFF else 0xFF000000
+        return np.asarray(types & np.uint64(mask) == np.uint64(wanted & mask))
+    flags = _column(kernel, structs, "OFFSET(page.flags)", kernel.header.bits // 8)
+    return np.asarray(flags >> np.uint64(number("NUMBER(PG_slab)")) & np.uint64(1), dtype=bool)
+
+
+def _column(kernel: Kernel, structs: Structs, key: str, size: int) -> npt.NDArray[np.uint64]:
+    """One unsigned member of each struct page, at the offset that VMCOREINFO has."""
+    offset = kernel.vmcoreinfo_number(key)
+    if offset < 0 or offset + size > structs.shape[1]:
+        raise LookupError(f"VMCOREINFO has {key}={offset} in a struct page of {structs.shape[1]} bytes")
+    order = "<" if kernel.header.byteorder == "little" else ">"
+    raw = np.ascontiguousarray(structs[:, offset : offset + size])
+    return raw.view(f"{order}u{size}")[:, 0].astype(np.uint64)

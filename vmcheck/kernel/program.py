@@ -31,7 +31,8 @@ from vmcheck.formats import vmlinux
 from vmcheck.header import DumpHeader
 from vmcheck.kernel import locate
 from vmcheck.kernel.btf import MAX_BYTES, Btf
-from vmcheck.kernel.symbols import Kallsyms, SymbolError, SymbolFile, Symbols
+from vmcheck.kernel.symbol_file import SymbolFile
+from vmcheck.kernel.symbols import Kallsyms, SymbolError, Symbols
 from vmcheck.topology import Fault
 
 # Plugins of this machine's drgn have no business with a stranger's dump, and cost 0.1 s.
@@ -120,6 +121,8 @@ class Kernel:
         try:
             return self._memory.read(address, size)
         except PageNotStored as absent:
+            if absent.address is not None:
+                address = absent.address
             self.faults.append(Fault(self._reading, address, str(absent)))
             raise FaultError(str(absent), address) from None
 
@@ -169,10 +172,11 @@ class Kernel:
         return True
 
     def _symbol_file(self, path: str) -> SymbolFile | None:
-        file = SymbolFile(path, self._kernel_offset())
+        file = SymbolFile(path, self.kernel_offset())
         return file if self._belongs(path, file.build_id) else None
 
-    def _kernel_offset(self) -> int:
+    def kernel_offset(self) -> int:
+        """KASLR's: by how much the kernel image lies above its link-time address."""
         return int(self.header.vmcoreinfo.get("KERNELOFFSET", "0"), 16)
 
     def _kallsyms(self) -> Kallsyms:
@@ -196,12 +200,13 @@ class Kernel:
         if isinstance(self.symbols, SymbolFile):
             data, self.source = self.symbols.btf, f"the dump's memory, with {self.symbols.source}"
         else:
-            data, self.source = self._own_btf(), "the dump's own memory, with its BTF and kallsyms"
+            data, self.source = self.own_btf(), "the dump's own memory, with its BTF and kallsyms"
         self.btf = Btf(self.prog, data, self.header.byteorder)
         self.prog.register_type_finder("btf", self.btf.find, enable_index=0)
         self.has_types = True
 
-    def _own_btf(self) -> bytes:
+    def own_btf(self) -> bytes:
+        """The .BTF section in the kernel's memory. Raises SymbolError or FaultError."""
         assert self.symbols is not None
         start, stop = self.symbols.address("__start_BTF"), self.symbols.address("__stop_BTF")
         if start is None or stop is None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Symbols of a kernel: from its own kallsyms tables, or from a small symbol file.
+"""Symbols of a kernel, from its own kallsyms tables.
 
 drgn can read kallsyms, one byte at a time, and builds all 150,000 symbols. A check needs
 thirty: the tables are read in bulk here, and a name is decoded only when its fingerprint,
@@ -10,8 +10,6 @@ The tables' format is scripts/kallsyms.c and kernel/kallsyms.c in the kernel's s
 from __future__ import annotations
 
 import hashlib
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple, Protocol
 
@@ -184,54 +182,3 @@ class Kallsyms:
         for position, address in enumerate(self._addresses.tolist()):
             text = self._decode(position).decode("ascii", "backslashreplace")
             yield Symbol(text[1:], text[:1], address)
-
-
-_MEMBER_LIMITS = {"build-id": 256, "release": 256, "btf": 64 << 20, "symbols": 64 << 20}
-"""Bytes of each member of a symbol file."""
-
-
-class SymbolFile:
-    """A small symbol file: one kernel's BTF and its data symbols, for dumps that lack their own.
-
-    A zip archive of ``build-id``, ``release``, ``btf`` and ``symbols`` (``address kind
-    name``, as nm(1) prints them), addresses without KASLR's offset.
-    """
-
-    @staticmethod
-    def recognises(path: str) -> bool:
-        """Whether the file is a zip archive, as every symbol file is."""
-        return zipfile.is_zipfile(path)
-
-    def __init__(self, path: str, kernel_offset: int = 0) -> None:
-        """``kernel_offset`` is the dump's KERNELOFFSET. Raises SymbolError for anything unfit."""
-        self.source = f"symbol file {path}"
-        try:
-            with zipfile.ZipFile(path) as archive:
-                members = {name: self._member(archive, path, name) for name in _MEMBER_LIMITS}
-        except (zipfile.BadZipFile, zlib.error, KeyError, OSError, RuntimeError) as error:
-            raise SymbolError(f"{path}: not a vmcheck symbol file: {error}") from None
-        self.build_id = members["build-id"].decode("ascii", "backslashreplace")
-        self.release = members["release"].decode("ascii", "backslashreplace")
-        self.btf = members["btf"]
-        self._symbols: dict[str, Symbol] = {}
-        try:
-            for line in members["symbols"].decode("ascii").splitlines():
-                address, kind, name = line.split(" ", 2)
-                value = int(address, 16) + kernel_offset
-                self._symbols.setdefault(name, Symbol(name, kind, value))
-        except (UnicodeDecodeError, ValueError) as error:
-            raise SymbolError(f"{path}: symbols: {error}") from None
-
-    def _member(self, archive: zipfile.ZipFile, path: str, name: str) -> bytes:
-        with archive.open(name) as member:
-            data = member.read(_MEMBER_LIMITS[name] + 1)
-        if len(data) > _MEMBER_LIMITS[name]:
-            raise SymbolError(f"{path}: {name} is larger than {_MEMBER_LIMITS[name]} bytes")
-        return data
-
-    def address(self, name: str) -> int | None:
-        symbol = self._symbols.get(name)
-        return symbol.address if symbol else None
-
-    def __iter__(self) -> Iterator[Symbol]:
-        return iter(self._symbols.values())

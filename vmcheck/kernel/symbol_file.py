@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A small symbol file: one kernel build's types and data symbols, for dumps that lack their own.
+
+A zip archive of ``build-id``, ``btf`` (the .BTF section) and ``symbols`` (lines of
+``address kind name`` as nm(1) prints them, at link-time addresses, without KASLR's offset).
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from vmcheck.errors import VmcheckError
+from vmcheck.kernel.symbols import Symbol, SymbolError
+
+_LIMITS = {"build-id": 256, "btf": 64 << 20, "symbols": 64 << 20}
+"""Bytes of each member."""
+_TIMESTAMP = (1980, 1, 1, 0, 0, 0)
+"""Of every member, so that the same kernel gives the same file."""
+
+
+class SymbolFile:
+    """A symbol file, read whole: a few MB."""
+
+    def __init__(self, path: str, kernel_offset: int = 0) -> None:
+        """``kernel_offset`` is the dump's KERNELOFFSET. Raises SymbolError for anything unfit."""
+        self.source = f"symbol file {Path(path).name}"
+        try:
+            with zipfile.ZipFile(path) as archive:
+                members = {name: self._member(archive, path, name) for name in _LIMITS}
+        except (zipfile.BadZipFile, zlib.error, KeyError, OSError, EOFError, RuntimeError) as error:
+            raise SymbolError(f"{path}: not a vmcheck symbol file: {error}") from None
+        self.build_id = members["build-id"].decode("ascii", "backslashreplace")
+        self.btf = members["btf"]
+        self._symbols: dict[str, Symbol] = {}
+        try:
+            for line in members["symbols"].decode("ascii").splitlines():
+                address, kind, name = line.split(" ", 2)
+                self._symbols.setdefault(name, Symbol(name, kind, int(address, 16) + kernel_offset))
+        except (UnicodeDecodeError, ValueError) as error:
+            raise SymbolError(f"{path}: symbols: {error}") from None
+
+    @staticmethod
+    def recognises(path: str) -> bool:
+        """Whether the file is a zip archive, as every symbol file is."""
+        return zipfile.is_zipfile(path)
+
+    def _member(self, archive: zipfile.ZipFile, path: str, name: str) -> bytes:
+        with archive.open(name) as member:
+            data = member.read(_LIMITS[name] + 1)
+        if len(data) > _LIMITS[name]:
+            raise SymbolError(f"{path}: {name} is larger than {_LIMITS[name]} bytes")
+        return data
+
+    def address(self, name: str) -> int | None:
+        symbol = self._symbols.get(name)
+        return symbol.address if symbol else None
+
+    def __iter__(self) -> Iterator[Symbol]:
+        return iter(self._symbols.values())
+
+
+def write_symbol_file(path: str, build_id: str, btf: bytes, symbols: Iterable[Symbol]) -> None:
+    """``symbols`` have link-time addresses."""
+    text = "".join(f"{symbol.address:x} {symbol.kind} {symbol.name}\n" for symbol in sorted(set(symbols)))
+    members = {"build-id": build_id.encode(), "btf": btf, "symbols": text.encode()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            if len(data) > _LIMITS[name]:
+                raise VmcheckError(f"{name} has {len(data)} bytes; a symbol file takes {_LIMITS[name]}")
+            archive.writestr(zipfile.ZipInfo(name, _TIMESTAMP), data, zipfile.ZIP_DEFLATED, 9)
