@@ -281,6 +281,18 @@ class TestKdumpCompressed:
         header = header_of(tmp_path, kdump_vmcore([ram(0, 0x6000, bytes(0x6000))], dump_level=1))
         assert header.expected_size == header.file_size
 
+    def test_hot_added_memory_is_zeros_for_the_most_part(self, tmp_path: Path) -> None:
+        """A data page far before the end, and single ones among the zeros that no probe meets."""
+        zeros = bytes(100 * 4096)
+        memory = ram(0, 0x1000000, pages("a") + zeros * 5 + pages("b") + zeros * 7 + pages("c") + zeros)
+        data = kdump_vmcore([memory], dump_level=31)
+        header = header_of(tmp_path, data)
+        assert header.expected_size == header.file_size
+        assert header.cut == EMPTY
+        cut = header_of(tmp_path, data[:-1])
+        assert cut.expected_size == header.file_size
+        assert cut.cut == RangeSet([(1202 * 4096, 1203 * 4096)])
+
     def test_eraseinfo_is_listed(self, tmp_path: Path) -> None:
         header = header_of(tmp_path, kdump_vmcore(LOADS, eraseinfo=b"erase secret\n"))
         assert Note("ERASEINFO", 0, 13) in header.notes
@@ -328,7 +340,8 @@ class TestRecording:
     """``vmcheck distill`` copies the extents that were read, and nothing else."""
 
     def test_a_page_costs_its_descriptor_and_its_data(self, tmp_path: Path) -> None:
-        path = write(tmp_path / "vmcore", kdump_vmcore(LOADS, [7, 8]))
+        memory = ram(0x1000, 0x201000, pages("a") * 512)
+        path = write(tmp_path / "vmcore", kdump_vmcore([memory], [7, 8]))
         with open_dump([path], record=True) as dump:
             before = dump.files[0].extents
             dump.memory.read(0x2000, 8)

@@ -10,14 +10,10 @@ from __future__ import annotations
 
 import struct
 import zlib
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, reduce
 from typing import Literal, NamedTuple
-
-import numpy as np
-import numpy.typing as npt
 
 from vmcheck.errors import PageNotStored, UnreadableFile, UnsupportedFormat
 from vmcheck.formats import machines
@@ -25,6 +21,7 @@ from vmcheck.formats.bitmap import read_bitmap
 from vmcheck.formats.compression import DUMP_DH_COMPRESSED_ZLIB, Corrupt, name_of, unpack_page
 from vmcheck.formats.file import DumpFile
 from vmcheck.formats.notes import ERASEINFO, LARGEST_VMCOREINFO, NoteHeader, Notes
+from vmcheck.formats.page_desc import PageDescriptor, PageTable
 from vmcheck.header import DumpHeader, Format, Producer
 from vmcheck.ranges import ADDRESS_LIMIT, EMPTY, RangeSet
 
@@ -44,14 +41,8 @@ SUB_HEADER_32_PADDED = "IiiII4xQI4xQI4xQI4xQQQ"
 SINCE_VERSION = (1, 1, 2, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 6)
 """The header version that brought each member."""
 
-PAGE_DESC = "QIIQ"
-PAGE_DESC_SIZE = 24
-PAGE_DESC_COLUMNS = [("offset", "u8"), ("size", "u4"), ("flags", "u4"), ("page_flags", "u8")]
-DESCRIPTORS_IN_BULK = 1 << 16
 DESCRIPTORS_AT_ONCE = 512
 CACHED_BYTES = 4 << 20
-LARGEST_SEARCH = 1 << 20
-"""Bytes of page_desc looked through for the end of the data."""
 
 
 class SubHeader(NamedTuple):
@@ -71,15 +62,6 @@ class SubHeader(NamedTuple):
     start_pfn_64: int
     end_pfn_64: int
     max_mapnr_64: int
-
-
-class PageDescriptor(NamedTuple):
-    """struct page_desc."""
-
-    offset: int
-    size: int
-    flags: int
-    page_flags: int
 
 
 @dataclass(frozen=True)
@@ -187,91 +169,21 @@ class Part:
         return self.dumpable & RangeSet([(start, end)])
 
     @cached_property
-    def _rank(self) -> tuple[Sequence[int], Sequence[int]]:
-        """Bounds of ``stored``, and the bytes stored before each of its ranges."""
-        stored = self.stored
-        sizes = stored.ends - stored.starts
-        before = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(sizes)])
-        # A memoryview gives a plain int at a third of what a numpy item costs, and needs no list of them.
-        return np.ascontiguousarray(stored.starts).data, before.data
-
-    def page_desc(self, address: int) -> tuple[int, int] | None:
-        """The index of a page's page_desc, and how many pages from it on follow without a gap."""
-        starts, before = self._rank
-        run = bisect_right(starts, address) - 1
-        if run < 0:
-            return None
-        rank = before[run] + address - starts[run]
-        if rank >= before[run + 1]:
-            return None
-        page_size = self.disk.block_size
-        return rank // page_size, (before[run + 1] - rank) // page_size
-
-    def descriptors(self, index: int, count: int) -> Iterator[PageDescriptor]:
-        """page_descs ``[index, index + count)``, as far as the file has them."""
-        offset = self.disk.page_desc_offset + index * PAGE_DESC_SIZE
-        count = min(count, (self.file.size - offset) // PAGE_DESC_SIZE)
-        if count > 0:
-            data = self.file.read(offset, count * PAGE_DESC_SIZE)
-            yield from map(PageDescriptor._make, struct.iter_unpack(self.disk.order + PAGE_DESC, data))
+    def table(self) -> PageTable:
+        disk = self.disk
+        return PageTable(self.file, disk.page_desc_offset, disk.order, self.stored, disk.block_size)
 
     @cached_property
     def expected_size(self) -> int:
-        """Where the last page's data end.
+        """Where the last page's data end, or ERASEINFO, which makedumpfile writes behind them."""
+        eraseinfo = self.sub.offset_eraseinfo + self.sub.size_eraseinfo if self.sub.size_eraseinfo else 0
+        return max(self.table.end_of_data, min(eraseinfo, ADDRESS_LIMIT))
 
-        Pages are written in order, so the last page_desc tells; but makedumpfile -d 1 lets all
-        zero pages share the first page's data, so a run of those is looked through backwards.
-        """
-        count = self.stored.size // self.disk.block_size
-        table_end = self.disk.page_desc_offset + count * PAGE_DESC_SIZE
-        end = table_end
-        if table_end > self.file.size:
-            return table_end
-        searched, step = 0, 1
-        while searched < min(count, LARGEST_SEARCH // PAGE_DESC_SIZE):
-            step = min(step, count - searched)
-            found = list(self.descriptors(count - searched - step, step))
-            end = max(end, *(desc.offset + desc.size for desc in found))
-            if any(desc.offset > table_end for desc in found):
-                break
-            searched, step = searched + step, 4 * step
-        return min(end, ADDRESS_LIMIT)
-
-    @cached_property
+    @property
     def cut(self) -> RangeSet:
-        """The part of ``stored`` whose page_desc or data are not in the file."""
-        if self.expected_size <= self.file.size and not self.incomplete and not self.file.cut:
-            return EMPTY
-        size = self.stored.size // self.disk.block_size
-        absent: list[RangeSet] = []
-        held = max(0, min(size, (self.file.size - self.disk.page_desc_offset) // PAGE_DESC_SIZE))
-        layout = np.dtype(PAGE_DESC_COLUMNS).newbyteorder(self.disk.order)
-        for index in range(0, held, DESCRIPTORS_IN_BULK):
-            count = min(DESCRIPTORS_IN_BULK, held - index)
-            data = self.file.read(self.disk.page_desc_offset + index * PAGE_DESC_SIZE, count * PAGE_DESC_SIZE)
-            table = np.frombuffer(data, dtype=layout)
-            # A sum that wraps lies past the end too: no file is that long.
-            past = table["size"] > np.maximum(self.file.size, table["offset"]) - table["offset"]
-            absent.append(_runs(past | (table["size"] == 0), index))
-        absent.append(RangeSet([(held, size)]))
-        return self._addresses(reduce(RangeSet.__or__, absent))
-
-    def _addresses(self, ranks: RangeSet) -> RangeSet:
-        """Memory whose page_descs have these indices."""
-        page_size = self.disk.block_size
-        before = np.cumsum(np.append(0, self.stored.ends - self.stored.starts)) // page_size
-        points = np.union1d(np.concatenate([ranks.starts, ranks.ends]), before)
-        firsts, lasts = points[:-1], points[1:]
-        chosen = ranks.contains(firsts)
-        run = np.searchsorted(before, firsts[chosen], side="right") - 1
-        shift = self.stored.starts[run] - before[run] * page_size
-        return RangeSet.from_arrays(firsts[chosen] * page_size + shift, lasts[chosen] * page_size + shift)
-
-
-def _runs(flags: npt.NDArray[np.bool_], first: int) -> RangeSet:
-    """The indices that are set, counted from ``first``."""
-    edges = np.flatnonzero(np.diff(flags, prepend=False, append=False))
-    return RangeSet.from_bounds(edges + first)
+        """The part of ``stored`` that is not in the file, for which the whole table is read."""
+        whole = self.expected_size <= self.file.size and not self.incomplete and not self.file.cut
+        return EMPTY if whole else self.table.absent
 
 
 class KdumpMemory:
@@ -299,7 +211,7 @@ class KdumpMemory:
         while address < end:
             part, index, following = self._find(address)
             wanted = min(-(-(end - address) // self._page_size), following, DESCRIPTORS_AT_ONCE)
-            descriptors = list(part.descriptors(index, wanted))
+            descriptors = list(part.table.descriptors(index, wanted))
             if not descriptors:
                 raise _absent(address, "past the end of the truncated file")
             for descriptor in descriptors:
@@ -309,7 +221,7 @@ class KdumpMemory:
     def _find(self, address: int) -> tuple[Part, int, int]:
         if 0 <= address < ADDRESS_LIMIT:
             for part in self._parts:
-                if place := part.page_desc(address):
+                if place := part.table.find(address):
                     return part, *place
         raise _absent(address, self._why_not(address))
 
@@ -344,16 +256,14 @@ class KdumpMemory:
         Raises UnreadableFile where they compress worse than what was there.
         """
         part, index, _ = self._find(address)
-        (descriptor,) = part.descriptors(index, 1)
+        (descriptor,) = part.table.descriptors(index, 1)
         packed = min(page, zlib.compress(page, 9), key=len)
         if len(packed) > descriptor.size:
             raise UnreadableFile(f"{part.file.name}: the page at {address:#x} cannot be blanked where it is")
         flags = DUMP_DH_COMPRESSED_ZLIB if len(packed) < len(page) else 0
         replaced = descriptor._replace(size=len(packed), flags=flags)
         return {
-            part.disk.page_desc_offset + index * PAGE_DESC_SIZE: struct.pack(
-                part.disk.order + PAGE_DESC, *replaced
-            ),
+            part.table.offset_of(index): part.table.encoded(replaced),
             descriptor.offset: packed.ljust(descriptor.size, b"\0"),
         }
 

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The table of page_desc of a kdump-compressed file: one for each stored page, in rising order."""
+
+from __future__ import annotations
+
+import struct
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from functools import cached_property, reduce
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from vmcheck.formats.file import DumpFile
+from vmcheck.ranges import ADDRESS_LIMIT, RangeSet
+
+SIZE = 24
+LAYOUT = "QIIQ"
+COLUMNS = [("offset", "u8"), ("size", "u4"), ("flags", "u4"), ("page_flags", "u8")]
+PROBE = 64
+"""page_descs read at once where the end of the data is sought."""
+IN_BULK = 1 << 16
+LONGEST_SEARCH = 1 << 20
+"""page_descs read, from the last one back, where no probe finds the end of the data."""
+
+
+class PageDescriptor(NamedTuple):
+    """struct page_desc (diskdump_mod.h)."""
+
+    offset: int
+    size: int
+    flags: int
+    page_flags: int
+
+
+class PageTable:
+    """Which page_desc a physical address has, and what the table as a whole says."""
+
+    def __init__(
+        self, file: DumpFile, offset: int, order: Literal["<", ">"], stored: RangeSet, page_size: int
+    ) -> None:
+        self._file = file
+        self._offset = offset
+        self._order: Literal["<", ">"] = order
+        self._stored = stored
+        self._page_size = page_size
+        self._count = stored.size // page_size
+        sizes = stored.ends - stored.starts
+        # A memoryview gives a plain int at a third of what a numpy item costs, and needs no list of them.
+        self._starts: Sequence[int] = np.ascontiguousarray(stored.starts).data
+        self._before: Sequence[int] = np.cumsum(np.append(0, sizes)).data
+        """Bytes stored before each range."""
+
+    @property
+    def end(self) -> int:
+        """Where the table ends in the file, and the data begin."""
+        return self.offset_of(self._count)
+
+    def find(self, address: int) -> tuple[int, int] | None:
+        """The index of a page's page_desc, and how many pages from it on follow without a gap."""
+        run = bisect_right(self._starts, address) - 1
+        if run < 0:
+            return None
+        rank = self._before[run] + address - self._starts[run]
+        if rank >= self._before[run + 1]:
+            return None
+        return rank // self._page_size, (self._before[run + 1] - rank) // self._page_size
+
+    def descriptors(self, index: int, count: int) -> Iterator[PageDescriptor]:
+        """page_descs ``[index, index + count)``, as far as the file has them."""
+        data = self._read(index, min(count, self._held - index))
+        return map(PageDescriptor._make, struct.iter_unpack(self._order + LAYOUT, data))
+
+    def offset_of(self, index: int) -> int:
+        """Where the page_desc is in the file."""
+        return self._offset + index * SIZE
+
+    def encoded(self, descriptor: PageDescriptor) -> bytes:
+        """A page_desc as this file has it."""
+        return struct.pack(self._order + LAYOUT, *descriptor)
+
+    @cached_property
+    def end_of_data(self) -> int:
+        """Where the last page's data end, which is where the file does if it is whole.
+
+        Pages are written in order, so the last page_desc tells; but makedumpfile -d 1 lets all
+        zero pages share the first page's data, and hot-added memory is zero for the most part.
+        So the last other page is sought, and looked for one by one only where that one does
+        not end where the file does.
+        """
+        if self._held < self._count:
+            return self.end
+        low, high = self._count, self._count
+        step, ends = PROBE, self.end
+        while high and ends <= self.end + self._page_size:
+            low, step = max(0, high - step), 2 * step
+            ends = max(ends, self._ends(low, PROBE))
+            high = low if ends <= self.end + self._page_size else high
+        while high - low > PROBE:
+            middle = (low + high) // 2
+            found = self._ends(middle, PROBE)
+            low, high = (middle, high) if found > self.end + self._page_size else (low, middle)
+            ends = max(ends, found)
+        for index in range(self._count, max(0, self._count - LONGEST_SEARCH), -IN_BULK):
+            if ends >= self._file.size:
+                break
+            ends = max(ends, self._ends(max(0, index - IN_BULK), IN_BULK))
+        return ends
+
+    @property
+    def absent(self) -> RangeSet:
+        """Memory whose page_desc is empty, or that or whose data the file does not have."""
+        absent = [RangeSet([(self._held, self._count)])]
+        for index in range(0, self._held, IN_BULK):
+            table = self._columns(index, IN_BULK)
+            # A sum that wraps lies past the end too: no file is that long.
+            past = table["size"] > np.maximum(self._file.size, table["offset"]) - table["offset"]
+            absent.append(_runs(past | (table["size"] == 0), index))
+        return self._addresses(reduce(RangeSet.__or__, absent))
+
+    @property
+    def _held(self) -> int:
+        """page_descs that the file has."""
+        return max(0, min(self._count, (self._file.size - self._offset) // SIZE))
+
+    def _read(self, index: int, count: int) -> bytes:
+        return self._file.read(self.offset_of(index), max(count, 0) * SIZE)
+
+    def _columns(self, index: int, count: int) -> npt.NDArray[Any]:
+        data = self._read(index, min(count, self._held - index))
+        return np.frombuffer(data, dtype=np.dtype(COLUMNS).newbyteorder(self._order))
+
+    def _ends(self, index: int, count: int) -> int:
+        """Where the data of the last of these pages end."""
+        table = self._columns(index, count)
+        ends = np.minimum(table["offset"], ADDRESS_LIMIT) + table["size"]
+        return min(int(ends.max(initial=0)), ADDRESS_LIMIT)
+
+    def _addresses(self, ranks: RangeSet) -> RangeSet:
+        """Memory whose page_descs have these indices."""
+        before = np.asarray(self._before) // self._page_size
+        points = np.union1d(np.concatenate([ranks.starts, ranks.ends]), before)
+        firsts, lasts = points[:-1], points[1:]
+        chosen = ranks.contains(firsts)
+        run = np.searchsorted(before, firsts[chosen], side="right") - 1
+        shift = self._stored.starts[run] - before[run] * self._page_size
+        return RangeSet.from_arrays(
+            firsts[chosen] * self._page_size + shift, lasts[chosen] * self._page_size + shift
+        )
+
+
+def _runs(flags: npt.NDArray[np.bool_], first: int) -> RangeSet:
+    """The indices that are set, counted from ``first``."""
+    edges = np.flatnonzero(np.diff(flags, prepend=False, append=False))
+    return RangeSet.from_bounds(edges + first)
