@@ -22,51 +22,58 @@ from vmcheck.kernel.symbols import SymbolError
 
 IMAGE_LIMIT = 256 << 20
 """Bytes searched from _stext on. KERNEL_IMAGE_SIZE is 1 GiB, most of it room for modules."""
+TABLES_LIMIT = 8 << 20
+"""Bytes that all the tables together may have. Debian's 5.10 has 2.5 MB."""
+MARKERS_LIMIT = 1 << 18
+"""Bytes: of 16 million symbols."""
+_PAGE = 4096
 _CHUNK = 2 << 20
 _TOKENS = 256
+_TOKEN_INDEX_SIZE = 2 * _TOKENS
 
 
 class Image:
-    """The kernel image's mapped memory, by virtual address, read once and kept in pieces."""
+    """The kernel image by virtual address. What cannot be read, such as freed init memory, is zeros."""
 
     def __init__(self, read: Callable[[int, int], bytes], start: int) -> None:
-        self.read = read
-        self._start = start
+        """``read`` raises FaultError. ``start`` is _stext."""
+        self._read = read
+        self.start = start
+        self.end = min(start + IMAGE_LIMIT, (1 << 64) - _CHUNK)
 
-    def runs(self) -> Iterator[tuple[int, bytes]]:
-        """(address, bytes) of each stretch that can be read; ends at the first 16 MiB that cannot."""
-        run, begin, missing = bytearray(), self._start, 0
-        for address in range(self._start, self._start + IMAGE_LIMIT, _CHUNK):
-            try:
-                run += self.read(address, _CHUNK)
-                missing = 0
-            except FaultError:
-                if run:
-                    yield begin, bytes(run)
-                run, begin, missing = bytearray(), address + _CHUNK, missing + _CHUNK
-                if missing >= 16 << 20:
-                    return
-        if run:
-            yield begin, bytes(run)
+    def read(self, address: int, size: int) -> bytes:
+        try:
+            return self._read(address, size)
+        except FaultError:
+            if size <= _PAGE:
+                return bytes(size)
+        half = -(-size // (2 * _PAGE)) * _PAGE
+        return self.read(address, half) + self.read(address + half, size - half)
 
 
 def kallsyms(image: Image, byteorder: str) -> Mapping[str, int]:
     """Virtual address of each ``kallsyms_*`` table, without the prefix. Raises SymbolError."""
-    for base, data in image.runs():
-        for token_index in _token_indexes(data, byteorder):
-            token_table = _token_table(data, token_index, byteorder)
-            if token_table is None:
-                continue
-            if (tables := _before(data, token_table, byteorder)) is None:
-                continue
-            tables |= {"token_table": token_table, "token_index": token_index}
-            return {name: base + offset for name, offset in tables.items()}
+    for chunk in range(image.start, image.end, _CHUNK):
+        data = image.read(chunk, _CHUNK + _TOKEN_INDEX_SIZE)
+        for place in _token_indexes(data, byteorder):
+            base = max(image.start, chunk + place - TABLES_LIMIT)
+            before = image.read(base, chunk + place + _TOKEN_INDEX_SIZE - base)
+            if tables := _tables(before, chunk + place - base, byteorder):
+                return {name: base + offset for name, offset in tables.items()}
     raise SymbolError("VMCOREINFO does not name kallsyms, and no table of its shape is in the kernel image")
+
+
+def _tables(data: bytes, token_index: int, byteorder: str) -> dict[str, int] | None:
+    """Offsets of all the tables, if those before ``token_index`` have their shapes."""
+    token_table = _token_table(data, token_index, byteorder)
+    if token_table is None or (tables := _before(data, token_table, byteorder)) is None:
+        return None
+    return tables | {"token_table": token_table, "token_index": token_index}
 
 
 def _token_indexes(data: bytes, byteorder: str) -> Iterator[int]:
     """Offsets of 256 ascending u16, the first of them 0."""
-    values = np.frombuffer(data, ("<" if byteorder == "little" else ">") + "u2", len(data) // 2)
+    values = np.frombuffer(data, _order(byteorder) + "u2", len(data) // 2)
     # Where the values stop ascending. Two stops 256 apart have a table between them, and
     # what follows token_index is another table or padding, which need not stop the ascent.
     stops = np.flatnonzero(values[1:] <= values[:-1]) + 1
@@ -77,47 +84,45 @@ def _token_indexes(data: bytes, byteorder: str) -> Iterator[int]:
 
 def _token_table(data: bytes, token_index: int, byteorder: str) -> int | None:
     """The offset before ``token_index`` from which every token but the first follows a NUL."""
-    index = np.frombuffer(data, ("<" if byteorder == "little" else ">") + "u2", _TOKENS, token_index).astype(
-        int
-    )
-    for begin in range(token_index - int(index[-1]) - 2 & ~7, max(0, token_index - int(index[-1]) - 256), -8):
+    index = np.frombuffer(data, _order(byteorder) + "u2", _TOKENS, token_index).tolist()
+    last_token = token_index - index[-1]
+    for begin in range(last_token - 2 & ~7, max(0, last_token - 256), -8):
         table = data[begin:token_index]
-        if all(table[offset - 1] == 0 for offset in index[1:].tolist()) and 0 not in table[: index[1] - 1]:
+        if all(table[offset - 1] == 0 for offset in index[1:]) and 0 not in table[: index[1] - 1]:
             return begin
     return None
 
 
 def _before(data: bytes, token_table: int, byteorder: str) -> dict[str, int] | None:
     """Offsets of the tables that stand before ``token_table``."""
-    order = "<" if byteorder == "little" else ">"
-    # kallsyms_markers: the offset in kallsyms_names of every 256th name, so it ascends from 0.
-    words = np.frombuffer(data[: token_table & ~3], order + "u4")
-    end = len(words) - (words[-1] == 0)
-    falls = np.flatnonzero(
-        words[max(0, end - (1 << 16)) + 1 : end] <= words[max(0, end - (1 << 16)) : end - 1]
-    )
-    if not len(falls):
+    markers_end = (token_table & ~3) - (4 if not any(data[token_table - 4 : token_table]) else 0)
+    markers = _markers(data[max(0, markers_end - MARKERS_LIMIT) : markers_end], byteorder)
+    if not markers:
         return None
-    first = max(0, end - (1 << 16)) + int(falls[-1]) + 1
-    if words[first] != 0:
-        return None
-    markers = words[first:end].astype(int)
-    for num_syms in range(
-        first * 4 - int(markers[-1]) - 8 & ~7, max(0, first * 4 - int(markers[-1]) - (1 << 15)), -8
-    ):
-        count = int.from_bytes(data[num_syms : num_syms + 4], "little" if order == "<" else "big")
+    markers_start = markers_end - 4 * len(markers)
+    # Names of 256 symbols follow the last marker: a few KB.
+    last_names = markers_start - markers[-1]
+    for num_syms in range(last_names - 8 & ~7, max(0, last_names - (1 << 15)), -8):
+        count = int.from_bytes(data[num_syms : num_syms + 4], "little" if byteorder == "little" else "big")
         names = num_syms + 8
-        if -(-count // 256) == len(markers) and _names_agree(data, names, markers.tolist(), count):
+        if -(-count // 256) == len(markers) and _names_agree(data, names, markers, count):
             relative_base = num_syms - 8
-            offsets = relative_base - (4 * count + 7 & ~7)
             return {
-                "offsets": offsets,
+                "offsets": relative_base - (4 * count + 7 & ~7),
                 "relative_base": relative_base,
                 "num_syms": num_syms,
                 "names": names,
-                "markers": first,
+                "markers": markers_start,
             }
     return None
+
+
+def _markers(data: bytes, byteorder: str) -> list[int]:
+    """kallsyms_markers at the end of ``data``: where every 256th name begins, so it ascends from 0."""
+    words = np.frombuffer(data, _order(byteorder) + "u4")
+    falls = np.flatnonzero(words[1:] <= words[:-1])
+    markers = words[int(falls[-1]) + 1 :].tolist() if len(falls) else []
+    return markers if markers and markers[0] == 0 else []
 
 
 def _names_agree(data: bytes, names: int, markers: list[int], count: int) -> bool:
@@ -130,3 +135,7 @@ def _names_agree(data: bytes, names: int, markers: list[int], count: int) -> boo
             return False
         position += data[position] + 1
     return True
+
+
+def _order(byteorder: str) -> str:
+    return "<" if byteorder == "little" else ">"

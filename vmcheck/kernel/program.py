@@ -265,5 +265,13 @@ class Kernel:
         return int(value, 0)
 
     def image(self) -> locate.Image:
-        """The kernel image, read as far as it is mapped, for what has no symbol."""
-        return locate.Image(self.read, self.vmcoreinfo_symbol("_stext"))
+        """The kernel image, to be searched for what has no symbol."""
+        return locate.Image(self._search, self.vmcoreinfo_symbol("_stext"))
+
+    def _search(self, address: int, size: int) -> bytes:
+        """As ``read``, where nothing is known to be there: what is absent is no loss."""
+        met = len(self.faults)
+        try:
+            return self.read(address, size)
+        finally:
+            del self.faults[met:]
