@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from typing import NoReturn
 
 import click
@@ -68,6 +67,8 @@ def _run() -> int:
     except (click.Abort, KeyboardInterrupt):
         return statuses.INTERRUPTED
     except Exception:
+        import traceback
+
         traceback.print_exc()
         print("vmcheck: this is a bug in vmcheck; the lines above say where", file=sys.stderr)
         return statuses.BUG
