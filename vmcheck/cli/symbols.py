@@ -6,7 +6,6 @@ from __future__ import annotations
 import click
 
 from vmcheck.cli.output import forbid_overwriting, replacing
-from vmcheck.report.words import size
 
 HELP = """Write the symbols and types of one kernel to a small file for 'check -s'.
 
@@ -25,6 +24,7 @@ def symbols(source: str, output: str) -> int:
     forbid_overwriting(output, [source])
 
     from vmcheck.collect_symbols import collect_symbols
+    from vmcheck.report.words import size
 
     with replacing(output) as path:
         count = collect_symbols(source, str(path))
