@@ -371,9 +371,15 @@ class TestKdumpThatLies:
         )
 
     def test_cut_in_the_page_descs(self) -> None:
-        header = header_of(KDUMP[: self.END_OF_BITMAPS + 50])
-        assert header.expected_size == self.END_OF_BITMAPS + 5 * 24
-        assert header.cut == STORED
+        with open_dump([write(Path("vmcore"), KDUMP[: self.END_OF_BITMAPS + 50])]) as dump:
+            assert dump.header.expected_size == self.END_OF_BITMAPS + 5 * 24
+            assert dump.header.cut == STORED
+            for address in (0x1000, 0x11000):
+                with pytest.raises(PageNotStored) as caught:
+                    dump.memory.read(address, 8)
+                assert str(caught.value) == (
+                    f"physical address {address:#x}: past the end of the truncated file"
+                )
 
     def test_cut_in_the_data(self) -> None:
         with open_dump([write(Path("vmcore"), KDUMP[: -4 * KiB - 1])]) as dump:

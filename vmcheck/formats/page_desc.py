@@ -69,7 +69,7 @@ class PageTable:
 
     def descriptors(self, index: int, count: int) -> Iterator[PageDescriptor]:
         """page_descs ``[index, index + count)``, as far as the file has them."""
-        data = self._read(index, min(count, self._held - index))
+        data = self._read(index, count)
         return map(PageDescriptor._make, struct.iter_unpack(self._order + LAYOUT, data))
 
     def offset_of(self, index: int) -> int:
@@ -125,10 +125,11 @@ class PageTable:
         return max(0, min(self._count, (self._file.size - self._offset) // SIZE))
 
     def _read(self, index: int, count: int) -> bytes:
-        return self._file.read(self.offset_of(index), max(count, 0) * SIZE)
+        count = min(count, self._held - index)
+        return self._file.read(self.offset_of(index), count * SIZE) if count > 0 else b""
 
     def _columns(self, index: int, count: int) -> npt.NDArray[Any]:
-        data = self._read(index, min(count, self._held - index))
+        data = self._read(index, count)
         return np.frombuffer(data, dtype=np.dtype(COLUMNS).newbyteorder(self._order))
 
     def _ends(self, index: int, count: int) -> int:
