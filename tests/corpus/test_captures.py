@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Every real capture reproduces its expected report, and the report agrees with the guest's truth."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from fixtures.capture import Capture, captures
+from vmcheck.report.document import json_schema
+
+every_capture = pytest.mark.parametrize("capture", captures(), ids=lambda capture: capture.name)
+
+
+def expected(capture: Capture) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(capture.expected.read_text())
+    return loaded
+
+
+def found(report: dict[str, Any], *rules: str) -> list[dict[str, Any]]:
+    return [finding for finding in report["findings"] if finding["rule"] in rules]
+
+
+def test_there_are_captures_of_four_kernels() -> None:
+    assert {"5.10", "6.1", "6.12", "7.2"} <= {
+        ".".join(capture.folder.parent.name.split(".")[:2]) for capture in captures()
+    }
+
+
+@every_capture
+def test_a_capture_reproduces_its_report(capture: Capture, accept: bool) -> None:
+    document = capture.document()
+    if accept:
+        capture.expected.write_bytes(document)
+    assert json.loads(document) == expected(capture)
+
+
+@every_capture
+def test_an_expected_report_fits_the_schema(capture: Capture) -> None:
+    jsonschema.validate(expected(capture) | {"vmcheck": "any"}, json.loads(json_schema()))
+
+
+@every_capture
+def test_an_expected_report_says_what_the_guest_said(capture: Capture) -> None:
+    report, truth = expected(capture), capture.truth["verdict"]
+    assert {
+        "missing_memory": [
+            [hex(start), hex(end)]
+            for finding in found(report, "undescribed-ram", "undescribed-boot-ram")
+            for start, end in finding["ranges"]
+        ],
+        "phantom_memory": [
+            [hex(start), hex(end)]
+            for finding in found(report, "described-without-ram")
+            for start, end in finding["ranges"]
+        ],
+        "online_cpus_without_a_note": sorted(
+            cpu for finding in found(report, "cpu-without-note", "cpu-never-saved") for cpu in finding["cpus"]
+        ),
+    } == truth
+
+
+@every_capture
+def test_a_whole_dump_exits_0_and_a_lossy_one_1(capture: Capture) -> None:
+    whole = not any(capture.truth["verdict"].values())  # type: ignore[attr-defined]
+    report = expected(capture)
+    if found(report, "kernel-data-filtered", "truncated-file", "incomplete-flag"):
+        whole = False
+    assert report["exit_status"] == (0 if whole else 1)
+
+
+@every_capture
+def test_drgn_opens_a_distilled_dump(capture: Capture) -> None:
+    drgn = pytest.importorskip("drgn")
+    prog = drgn.Program()
+    prog.set_core_dump(str(capture.vmcore))
+    release = capture.truth["kernel"]
+    assert f"OSRELEASE={release}\n".encode() in prog["VMCOREINFO"].string_()
+
+
+def test_the_fixtures_stay_small() -> None:
+    folder = Path(__file__).parents[2] / "fixtures"
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 40 << 20
