@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+import re
+import struct
 import subprocess
 import sys
+import termios
 import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +20,7 @@ import vmcheck.cli
 from tests import reports
 from vmcheck.check import Report
 from vmcheck.errors import UnreadableFile
+from vmcheck.rules import rules
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -183,3 +189,108 @@ def test_help_starts_without_loading_what_only_a_check_needs() -> None:
     modules = {line.rpartition("|")[2].strip() for line in loaded.splitlines()}
     assert "click" in modules
     assert modules & {"numpy", "drgn", "rich", "jinja2", "msgspec", "elftools"} == set()
+
+
+def in_terminal(arguments: Sequence[str], environment: dict[str, str], columns: int = 80) -> bytes:
+    """What a terminal of this width is sent by ``python -c ...``: standard output and error together."""
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    inherited = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "COLUMNS")}
+    process = subprocess.Popen(
+        [sys.executable, "-c", *arguments],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=inherited | {"TERM": "xterm-256color", "LC_ALL": "C.UTF-8"} | environment,
+        cwd=Path(__file__).parents[2],
+    )
+    os.close(theirs)
+    sent = b""
+    with contextlib.suppress(OSError):  # A pseudo-terminal without a writer gives EIO.
+        while read := os.read(ours, 1 << 16):
+            sent += read
+    os.close(ours)
+    assert process.wait() == 1
+    return sent.replace(b"\r\n", b"\n")
+
+
+CHECK = """
+import sys, time, types
+from tests import reports
+def examine(paths, symbols=None, progress=None):
+    progress("asking the crashed kernel")
+    time.sleep({seconds})
+    return reports.ADDED
+sys.modules["vmcheck.examine"] = types.SimpleNamespace(examine=examine)
+sys.argv = ["vmcheck", "check", "vmcore"]
+import vmcheck.cli
+vmcheck.cli.main()
+"""
+
+
+def test_a_terminal_gets_colour_and_the_memory_bar() -> None:
+    sent = in_terminal([CHECK.format(seconds=0)], {})
+    assert sent.startswith(b"\x1b[1;31mINCOMPLETE\x1b[0m")
+    assert "×××".encode() in sent
+
+
+def test_no_color_is_honoured() -> None:
+    sent = in_terminal([CHECK.format(seconds=0)], {"NO_COLOR": "1"})
+    assert b"\x1b[3" not in sent
+    assert "×××".encode() in sent
+
+
+def test_a_terminal_without_utf_8_gets_ascii() -> None:
+    sent = in_terminal([CHECK.format(seconds=0)], {"PYTHONIOENCODING": "ascii"})
+    assert b"XXX" in sent
+    assert sent.isascii()
+
+
+@pytest.mark.parametrize("columns", [60, 200])
+def test_the_bar_fits_the_terminal(columns: int) -> None:
+    sent = in_terminal([CHECK.format(seconds=0)], {"NO_COLOR": "1"}, columns).decode()
+    bar = re.sub(r"\x1b\[[0-9;]*m", "", sent.split("\n")[2])
+    assert len(bar) == min(columns, 120)
+
+
+def test_progress_is_told_after_a_second_and_wiped_away() -> None:
+    slow, quick = (in_terminal([CHECK.format(seconds=s)], {"NO_COLOR": "1"}) for s in (1.3, 0))
+    assert slow.startswith(b"\r\x1b[Kasking the crashed kernel...\r\x1b[K")
+    assert b"asking" not in quick
+
+
+def test_explain_lists_every_rule_with_its_title(run: Run) -> None:
+    status, out, _ = run("explain")
+    assert status == 0
+    assert [line.split()[0] for line in out.splitlines()] == list(rules())
+
+
+def test_explain_tells_what_a_rule_means(run: Run) -> None:
+    told = rules()["undescribed-ram"]
+    assert run("explain", "undescribed-ram")[1] == f"undescribed-ram\n\n{told.title}\n\n{told.text}\n"
+
+
+def test_a_misspelt_rule_gets_a_suggestion(run: Run) -> None:
+    assert "Is it 'undescribed-ram'?" in run("explain", "undescribed-rom")[2]
+
+
+@pytest.mark.parametrize("command", [[], ["check"], ["distill"], ["symbols"], ["explain"], ["schema"]])
+def test_every_command_has_help(run: Run, command: list[str]) -> None:
+    status, out, err = run(*command, "--help")
+    assert (status, err) == (0, "")
+    assert out.startswith(f"Usage: {' '.join(['vmcheck', *command])} ")
+
+
+def test_a_failed_distill_leaves_neither_the_output_nor_a_piece_of_it(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def distill(paths: Sequence[str], output: str, *_: object, **__: object) -> None:
+        Path(output).write_text("half")
+        raise UnreadableFile("vmcore: ends early")
+
+    distilling = types.ModuleType("vmcheck.distill")
+    distilling.distill = distill  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "vmcheck.distill", distilling)
+    (tmp_path / "small").write_text("the one before")
+    assert run("distill", "vmcore", "-o", f"{tmp_path}/small") == (3, "", "vmcheck: vmcore: ends early\n")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["the one before"]

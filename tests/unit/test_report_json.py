@@ -2,6 +2,9 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import jsonschema
@@ -77,3 +80,13 @@ def test_the_exit_status_in_the_document_follows_fail_on() -> None:
 
 def test_the_same_report_gives_the_same_bytes() -> None:
     assert to_json(reports.huge()) == to_json(reports.huge())
+
+
+@pytest.mark.skipif(shutil.which("jq") is None, reason="no jq here")
+def test_the_jq_examples_in_the_docs_print_what_the_docs_say(tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_bytes(to_json(reports.ADDED))
+    docs = (SCHEMA.parent / "json.md").read_text()
+    examples = re.findall(r"```sh\n(jq [^`]*)```\n+```\n([^`]*)```", docs)
+    assert len(examples) == 1
+    for command, output in examples:
+        assert subprocess.check_output(["sh", "-c", command], cwd=tmp_path, text=True) == output
