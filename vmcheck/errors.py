@@ -9,6 +9,8 @@ def plain(text: str) -> str:
 
     Names and strings of a dump are a stranger's: a terminal must show them, never obey them.
     """
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

@@ -8,6 +8,7 @@ drawn at a least width: a loss of one page on a machine of 32 TiB has its mark.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -114,21 +115,23 @@ def _rows(
         if before and first > before:
             yield Fold(begins - _last_end(space, first))
         for start in range(first, last, length):
-            window = RangeSet([(start, start + length)])
-            yield Line(
-                start,
-                tuple(
-                    mark
-                    for kind, ranges in kinds.items()
-                    for mark in _marks(kind, ranges & window, stored, start, length)
-                ),
-            )
+            window = {kind: _within(ranges, start, start + length) for kind, ranges in kinds.items()}
+            marks = (_marks(kind, part, stored, start, length) for kind, part in window.items())
+            yield Line(start, tuple(itertools.chain.from_iterable(marks)))
         before = last
 
 
 def _last_end(space: RangeSet, address: int) -> int:
     """Where the last range below ``address`` ends."""
     return int(space.ends[np.searchsorted(space.ends, address, side="right") - 1])
+
+
+def _within(ranges: RangeSet, start: int, end: int) -> RangeSet:
+    """As ``ranges & RangeSet([(start, end)])``, in the time that the result takes."""
+    first = np.searchsorted(ranges.ends, start, side="right")
+    last = np.searchsorted(ranges.starts, end, side="left")
+    starts, ends = ranges.starts[first:last], ranges.ends[first:last]
+    return RangeSet.from_arrays(np.maximum(starts, start), np.minimum(ends, end))
 
 
 def _marks(kind: str, ranges: RangeSet, stored: RangeSet, line: int, length: int) -> Iterator[Mark]:

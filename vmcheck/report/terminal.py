@@ -12,7 +12,7 @@ from vmcheck.check import Report, Verdict
 from vmcheck.errors import plain
 from vmcheck.findings import Finding, Severity, State
 from vmcheck.report import words
-from vmcheck.report.memory import Fate, cells, memory, rightly_absent
+from vmcheck.report.memory import Fate, Memory, cells, memory, rightly_absent
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -63,7 +63,7 @@ Line = tuple[Span, ...]
 
 def render(report: Report, width: int = 100) -> str:
     """The report without colour or picture, for a pipe, a file or a log."""
-    lines = _lines(report, _fitting(width), bar=[])
+    lines = _lines(report, memory(report), _fitting(width), bar=[])
     return "".join("".join(plain(span.text) for span in line).rstrip() + "\n" for line in lines)
 
 
@@ -72,8 +72,9 @@ def show(report: Report, console: Console, ascii_only: bool = False) -> None:
     from rich.text import Text
 
     width = _fitting(console.width)
-    bar = list(_bar(report, width - 2, ASCII_GLYPHS if ascii_only else GLYPHS))
-    for line in _lines(report, width, bar):
+    kept = memory(report)
+    bar = list(_bar(kept, width - 2, ASCII_GLYPHS if ascii_only else GLYPHS))
+    for line in _lines(report, kept, width, bar):
         console.print(Text.assemble(*((plain(span.text), span.style) for span in line)), soft_wrap=True)
 
 
@@ -81,7 +82,7 @@ def _fitting(width: int) -> int:
     return max(NARROWEST, min(width, WIDEST))
 
 
-def _lines(report: Report, width: int, bar: Sequence[Line]) -> Iterator[Line]:
+def _lines(report: Report, kept: Memory, width: int, bar: Sequence[Line]) -> Iterator[Line]:
     yield from _answer(report)
     if bar:
         yield ()
@@ -95,7 +96,7 @@ def _lines(report: Report, width: int, bar: Sequence[Line]) -> Iterator[Line]:
                     yield ()
                 yield from _finding(rule, finding, width)
     yield from _rightly_absent(report, width)
-    yield from _looked_at(report, width)
+    yield from _looked_at(report, kept, width)
     yield from _unlooked(report, width)
     if found := [outcome.rule for outcome in report.outcomes_in(State.FOUND)]:
         yield ()
@@ -116,9 +117,8 @@ def _heading(text: str) -> Iterator[Line]:
     yield (Span(text, "bold underline"),)
 
 
-def _bar(report: Report, width: int, glyphs: dict[Fate, str]) -> Iterator[Line]:
+def _bar(kept: Memory, width: int, glyphs: dict[Fate, str]) -> Iterator[Line]:
     """All memory in address order, its holes squeezed out, and what the glyphs mean."""
-    kept = memory(report)
     fates = cells(kept.all, kept.fates, width)
     if not fates:
         return
@@ -165,9 +165,9 @@ def _rightly_absent(report: Report, width: int) -> Iterator[Line]:
         yield from _facts(facts, width)
 
 
-def _looked_at(report: Report, width: int) -> Iterator[Line]:
+def _looked_at(report: Report, kept: Memory, width: int) -> Iterator[Line]:
     yield from _heading("The dump")
-    yield from _facts(words.dump_facts(report), width)
+    yield from _facts(words.dump_facts(report, kept), width)
     yield from _heading("The kernel")
     yield from _facts(words.kernel_facts(report), width)
     yield from _heading("The rules")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import PurePath
@@ -14,7 +15,7 @@ from vmcheck.findings import Finding, Severity, State
 from vmcheck.header import DumpHeader, Format
 from vmcheck.ranges import RangeSet
 from vmcheck.report.cpus import Registers
-from vmcheck.report.memory import Fate, memory
+from vmcheck.report.memory import Fate, Memory
 from vmcheck.topology import CrashImage, Fault, MemoryAccount, Topology, Unknown
 
 VERDICT: Mapping[Verdict, str] = {verdict: verdict.value.upper() for verdict in Verdict}
@@ -231,12 +232,15 @@ def extents(finding: Finding) -> Iterator[str]:
 
 
 def _ranges(ranges: RangeSet) -> Iterator[str]:
-    shown = list(ranges)[:RANGES_SHOWN] if len(ranges) > RANGES_SHOWN + 1 else list(ranges)
+    # "and 1 more range" would take the line that the range itself would.
+    most = RANGES_SHOWN if len(ranges) > RANGES_SHOWN + 1 else len(ranges)
+    shown = list(itertools.islice(ranges, most))
     texts = [address_range(*bounds) for bounds in shown]
     for text, (start, end) in zip(texts, shown, strict=True):
         yield f"{text:{max(map(len, texts))}}  {size(end - start)}"
-    if hidden := list(ranges)[len(shown) :]:
-        yield f"and {count(len(hidden), 'more range')}, {size(sum(e - s for s, e in hidden))}"
+    if hidden := len(ranges) - len(shown):
+        left = ranges.size - sum(end - start for start, end in shown)
+        yield f"and {count(hidden, 'more range')}, {size(left)}"
 
 
 def where(ranges: RangeSet) -> str:
@@ -253,14 +257,14 @@ def file_name(header: DumpHeader) -> str:
     return PurePath(header.path).name
 
 
-def dump_facts(report: Report) -> list[Fact]:
+def dump_facts(report: Report, kept: Memory) -> list[Fact]:
     header = report.header
     facts = [Fact("file", f"{file_name(header)}, {size(header.file_size)}"), Fact("format", _format(header))]
     machine = f"{header.machine}, {header.bits}-bit, {header.byteorder} endian"
     facts.append(Fact("machine", f"{machine}, {header.page_size:,}-byte pages"))
     if header.dump_level is not None:
         facts.append(Fact("dump level", dump_level(header.dump_level)))
-    facts.append(Fact("memory", _amounts(report)))
+    facts.append(Fact("memory", _amounts(header, kept)))
     facts.append(Fact("notes", _notes(header)))
     if when := crash_time(header):
         facts.append(Fact("crashed", when))
@@ -288,15 +292,9 @@ def dump_level(level: int) -> str:
     return f"{level}: without {joined(without)} pages" if without else f"{level}: every page kept"
 
 
-def _amounts(report: Report) -> str:
-    header = report.header
-    return f"{size(header.described.size)} described: {amounts(report, DESCRIBED)}"
-
-
-def amounts(report: Report, fates: Iterable[Fate] = tuple(Fate)) -> str:
-    """``62 MiB stored, 256 MiB filtered``: the fates that any memory has."""
-    kept = memory(report)
-    return ", ".join(f"{size(kept.size(fate))} {FATE[fate]}" for fate in fates if kept.fates[fate]) or "none"
+def _amounts(header: DumpHeader, kept: Memory) -> str:
+    parts = [f"{size(kept.size(fate))} {FATE[fate]}" for fate in DESCRIBED if kept.fates[fate]]
+    return f"{size(header.described.size)} described: {', '.join(parts) or 'none'}"
 
 
 def _notes(header: DumpHeader) -> str:
