@@ -17,8 +17,8 @@ T = TypeVar("T")
 
 KERNEL_SECONDS = 120.0
 """The longest that reading a kernel may take. A 262,144-block topology takes under 2 s."""
-KERNEL_ADDRESS_SPACE = 16 << 30
-"""Bytes. drgn maps a vmlinux of 0.6 to 2 GB several times over; without one it needs 0.2 GB."""
+KERNEL_ADDRESS_SPACE = 8 << 30
+"""Bytes. drgn maps a vmlinux of 0.6 to 2 GB and keeps as much again; without one it needs 0.5 GB."""
 
 
 def examine(

@@ -29,8 +29,10 @@ IORESOURCE_SYSRAM_DRIVER_MANAGED = 0x02000000
 IORESOURCE_BUSY = 0x80000000
 
 MAX_SECTIONS = 1 << 26
+MAX_ROOTS = 16 << 20
+"""Bytes of pointers to sections. x86_64 with 5-level paging has 2 MiB."""
 MAX_RESOURCES = 1 << 18
-MAX_BLOCKS = 1 << 22
+MAX_BLOCKS = 1 << 20
 _RUN_LIMIT = 1 << 20
 """Bytes read at once where structures lie side by side."""
 
@@ -48,7 +50,10 @@ class SectionTable:
         offset = number("OFFSET(mem_section.section_mem_map)")
         word = kernel.header.bits // 8
         if not (
-            0 < count <= MAX_SECTIONS and 0 < roots <= count and size >= offset + word and size % word == 0
+            0 < count <= MAX_SECTIONS
+            and 0 < roots <= min(count, MAX_ROOTS // word)
+            and size >= offset + word
+            and size % word == 0
         ):
             raise LookupError(f"VMCOREINFO describes {count} sections in {roots} roots of {size} bytes each")
         self.unread: list[str] = []

@@ -15,8 +15,8 @@ def notes_shifted(case: Case) -> Iterator[Finding]:
 
     crash hands out the notes in order to the CPUs that have valid crash_notes. Where one of
     those has no note in the file and a later one has, every note from there on goes to the
-    wrong CPU, silently, and the last ones get none. drgn reads crash_notes itself and is
-    right; so are the crashing CPU's registers in it.
+    wrong CPU, silently, and the last ones get none. drgn reads crash_notes itself, and is
+    right.
     """
     needs_crash_notes(case)
     notes = map_notes(case.header, case.topology)
