@@ -367,7 +367,7 @@ class TestKdumpThatLies:
 
     def test_cut_in_the_bitmaps(self) -> None:
         assert unreadable(KDUMP[:0x3001]) == (
-            "vmcore: the bitmaps end at 0x4000, past the end of the file (0x3001)"
+            "vmcore: the bitmaps end at 0x3004, past the end of the file (0x3001)"
         )
 
     def test_cut_in_the_page_descs(self) -> None:
@@ -420,7 +420,7 @@ class TestKdumpThatLies:
 
     def test_bitmaps_longer_than_the_file(self) -> None:
         assert unreadable(patched(KDUMP, 436, b"\xff\xff\xff\x7f")) == (
-            f"vmcore: the bitmaps end at 0x80000001000, past the end of the file ({len(KDUMP):#x})"
+            f"vmcore: the bitmaps end at 0x40000001804, past the end of the file ({len(KDUMP):#x})"
         )
 
     def test_max_mapnr_larger_than_the_bitmaps(self) -> None:

@@ -315,6 +315,14 @@ class TestKdumpCompressed:
             with pytest.raises(PageNotStored, match=r"in a part of the split dump that was not given$"):
                 dump.memory.read(1 * MiB, 8)
 
+    def test_a_part_without_pages_ends_with_its_last_bit(self, tmp_path: Path) -> None:
+        """makedumpfile leaves the rest of the last bitmap's block out where no page follows."""
+        data = kdump_vmcore(LOADS, window=(512, 512))
+        header = header_of(tmp_path, data[: 0x3000 + 512 // 8])
+        assert header.stored == header.cut == EMPTY
+        assert header.absent_parts == STORED
+        assert header.expected_size == header.file_size
+
     def test_the_cut_part_shows_among_whole_ones(self, tmp_path: Path) -> None:
         first, second = split(2, loads=LOADS)
         header = header_of(tmp_path, first, second[:-1])

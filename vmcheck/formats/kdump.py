@@ -88,7 +88,7 @@ class DiskDumpHeader:
 
     @property
     def machine(self) -> str:
-        return self.utsname[4]
+        return self.utsname[4] or "unknown"
 
     @property
     def bitmap_offset(self) -> int:
@@ -112,9 +112,14 @@ class Part:
         self.disk = _disk_dump_header(file)
         self.sub = _sub_header(file, self.disk)
         self.pages = self._pages()
+        if self.bitmaps_end > file.size:
+            raise UnreadableFile(
+                f"{file.name}: the bitmaps end at {self.bitmaps_end:#x}, "
+                f"past the end of the file ({file.size:#x})"
+            )
 
     def _pages(self) -> int:
-        """max_mapnr: page frame numbers are below it. Checked against the bitmaps and the file."""
+        """max_mapnr: page frame numbers are below it."""
         disk = self.disk
         pages = self.sub.max_mapnr_64 or disk.max_mapnr
         if pages > 8 * disk.bitmap_size or pages * disk.block_size > ADDRESS_LIMIT:
@@ -122,17 +127,18 @@ class Part:
                 f"{self.file.name}: max_mapnr is {pages:#x}; bitmap_blocks {disk.bitmap_blocks:#x} of "
                 f"{disk.block_size} bytes hold {8 * disk.bitmap_size:#x} bits"
             )
-        if disk.page_desc_offset > self.file.size:
-            raise UnreadableFile(
-                f"{self.file.name}: the bitmaps end at {disk.page_desc_offset:#x}, "
-                f"past the end of the file ({self.file.size:#x})"
-            )
         return pages
 
     @property
     def _has_two_bitmaps(self) -> bool:
         """diskdump has one where it left nothing out; told by its size, as crash does (diskdump.c)."""
         return self.pages <= 4 * self.disk.bitmap_size
+
+    @property
+    def bitmaps_end(self) -> int:
+        """Where the last bit below max_mapnr is. A part without pages ends there, inside a block."""
+        last = self.disk.bitmap_size // 2 if self._has_two_bitmaps else 0
+        return self.disk.bitmap_offset + last + -(-self.pages // 8)
 
     @cached_property
     def described(self) -> RangeSet:
@@ -177,7 +183,7 @@ class Part:
     def expected_size(self) -> int:
         """Where the last page's data end, or ERASEINFO, which makedumpfile writes behind them."""
         eraseinfo = self.sub.offset_eraseinfo + self.sub.size_eraseinfo if self.sub.size_eraseinfo else 0
-        return max(self.table.end_of_data, min(eraseinfo, ADDRESS_LIMIT))
+        return max(self.bitmaps_end, self.table.end_of_data, min(eraseinfo, ADDRESS_LIMIT))
 
     @property
     def cut(self) -> RangeSet:

@@ -82,13 +82,15 @@ class PageTable:
 
     @cached_property
     def end_of_data(self) -> int:
-        """Where the last page's data end, which is where the file does if it is whole.
+        """Where the last page's data end, which is where the file does if it is whole. 0 if there are none.
 
         Pages are written in order, so the last page_desc tells; but makedumpfile -d 1 lets all
         zero pages share the first page's data, and hot-added memory is zero for the most part.
         So the last other page is sought, and looked for one by one only where that one does
         not end where the file does.
         """
+        if not self._count:
+            return 0
         if self._held < self._count:
             return self.end
         low, high = self._count, self._count

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Our headers beside other programs': readelf, makedumpfile, and drgn's libkdumpfile.
+
+makedumpfile dresses built dumps at dump levels 0 and 1 without any debuginfo. With
+VMCHECK_DUMPS=FOLDER, the kdump-compressed files named vmcore below it take part too.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.builders import MiB, elf_vmcore, pages, ram, write
+from vmcheck.formats import Dump, open_dump, read_header
+from vmcheck.header import Format, Segment
+from vmcheck.ranges import EMPTY, RangeSet
+
+CONTENTS = bytes(0x1000) + pages("xyz") * 10
+LOADS = [
+    ram(0x1000, 0x9000, pages("abcdefgh")),
+    ram(1 * MiB, 3 * MiB, CONTENTS + bytes(2 * MiB - len(CONTENTS))),
+]
+DESCRIBED = RangeSet([(0x1000, 0x9000), (1 * MiB, 3 * MiB)])
+NOT_ZERO = RangeSet([(0x1000, 0x9000), (1 * MiB + 0x1000, 1 * MiB + 0x1000 * 31)])
+
+
+def run(tool: str, *arguments: str | Path) -> bytes:
+    if not shutil.which(tool):
+        pytest.skip(f"no {tool} here")
+    command = [tool, *map(str, arguments)]
+    return subprocess.run(command, check=True, capture_output=True, env={**os.environ, "LC_ALL": "C"}).stdout
+
+
+def real_dumps() -> list[Path]:
+    folder = os.environ.get("VMCHECK_DUMPS")
+    return sorted(Path(folder).rglob("vmcore")) if folder else []
+
+
+def real_dump_of(form: Format) -> list[object]:
+    """The real dumps in this form as parameters, or one that says why there are none."""
+    found = [path for path in real_dumps() if read_header([path]).format is form]
+    none = pytest.param(None, marks=pytest.mark.skip(reason=f"no {form.value} vmcore below VMCHECK_DUMPS"))
+    return [pytest.param(path, id=f"{path.parent.parent.name}/{path.parent.name}") for path in found] or [
+        none
+    ]
+
+
+class TestReadelf:
+    """``readelf -lW`` and ``-nW``."""
+
+    @pytest.mark.parametrize(
+        ("machine", "bits", "byteorder"),
+        [("x86_64", 64, "little"), ("s390x", 64, "big"), ("i686", 32, "little"), ("ppc64", 32, "big")],
+    )
+    @pytest.mark.parametrize("extended_phnum", [False, True])
+    def test_program_headers(
+        self, tmp_path: Path, machine: str, bits: int, byteorder: str, extended_phnum: bool
+    ) -> None:
+        data = elf_vmcore(
+            LOADS, [3], machine=machine, bits=bits, byteorder=byteorder, extended_phnum=extended_phnum
+        )
+        self.assert_same_segments(write(tmp_path / "vmcore", data))
+
+    def test_a_hundred_thousand_program_headers(self, tmp_path: Path) -> None:
+        loads = [ram(2 * n * 4096, (2 * n + 1) * 4096) for n in range(100_000)]
+        self.assert_same_segments(write(tmp_path / "vmcore", elf_vmcore(loads, extended_phnum=True)))
+
+    @pytest.mark.parametrize("path", real_dump_of(Format.ELF))
+    def test_real_dump(self, path: Path) -> None:
+        self.assert_same_segments(path)
+
+    def test_notes(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "vmcore", elf_vmcore(LOADS, [3, 4], note_segments=True))
+        listed = re.findall(rb"^  (\w+) +(0x[0-9a-f]+)\t", run("readelf", "-nW", path), re.MULTILINE)
+        ours = [(note.name, note.descsz) for note in read_header([path]).notes]
+        assert [(name.decode(), int(size, 16)) for name, size in listed] == ours
+
+    def assert_same_segments(self, path: Path) -> None:
+        number = rb" +(0x[0-9a-f]+)"
+        lines = re.findall(rb"^  LOAD" + number * 5, run("readelf", "-lW", path), re.MULTILINE)
+        theirs = [Segment(*(int(field, 16) for field in line)) for line in lines]
+        assert theirs == list(read_header([path]).segments)
+        assert theirs
+
+
+class TestMakedumpfile:
+    """A built dump dressed by makedumpfile reads back as the dump."""
+
+    def dressed(self, tmp_path: Path, *options: str) -> Dump:
+        run("makedumpfile", *options, self.built(tmp_path), tmp_path / "dressed")
+        return open_dump([tmp_path / "dressed"])
+
+    def flattened(self, tmp_path: Path, *options: str) -> Dump:
+        stream = run("makedumpfile", "-F", *options, self.built(tmp_path))
+        return open_dump([write(tmp_path / "flattened", stream)])
+
+    def built(self, tmp_path: Path) -> Path:
+        # With a VMCOREINFO makedumpfile would ask it for a kernel that is not there.
+        return write(tmp_path / "built", elf_vmcore(LOADS, [3, 4], vmcoreinfo=None))
+
+    def assert_same(self, tmp_path: Path, dump: Dump, stored: RangeSet = DESCRIBED) -> None:
+        with dump, open_dump([self.built(tmp_path)]) as built:
+            assert dump.header.described == DESCRIBED
+            assert dump.header.stored == stored
+            assert dump.header.cut == dump.header.absent_parts == EMPTY
+            assert dump.header.cpu_notes == built.header.cpu_notes
+            assert dump.header.expected_size == dump.header.file_size
+            for start, end in stored:
+                assert dump.memory.read(start, end - start) == built.memory.read(start, end - start)
+
+    @pytest.mark.parametrize(
+        ("option", "compression"), [("-c", "zlib"), ("-l", "lzo"), ("-p", "snappy"), ("-z", "zstd")]
+    )
+    @pytest.mark.parametrize("level", ["0", "1"])
+    def test_kdump_compressed(self, tmp_path: Path, option: str, compression: str, level: str) -> None:
+        if compression.encode() + b"\tdisabled" in run("makedumpfile", "-v"):
+            pytest.skip(f"this makedumpfile was built without {compression}")
+        dump = self.dressed(tmp_path, option, "-d", level)
+        assert dump.header.dump_level == int(level)
+        assert dump.header.compression == compression
+        self.assert_same(tmp_path, dump)
+
+    def test_elf(self, tmp_path: Path) -> None:
+        self.assert_same(tmp_path, self.dressed(tmp_path, "-E", "-d", "0"))
+
+    def test_elf_without_zero_pages(self, tmp_path: Path) -> None:
+        """p_filesz < p_memsz: the zero pages are described and not stored."""
+        dump = self.dressed(tmp_path, "-E", "-d", "1")
+        assert dump.header.stored & NOT_ZERO == NOT_ZERO
+        assert dump.header.filtered.size > 1 * MiB
+        self.assert_same(tmp_path, dump, dump.header.stored)
+
+    def test_flattened_elf(self, tmp_path: Path) -> None:
+        dump = self.flattened(tmp_path, "-E", "-d", "0")
+        assert dump.header.flattened
+        self.assert_same(tmp_path, dump)
+
+    def test_flattened_kdump_compressed(self, tmp_path: Path) -> None:
+        dump = self.flattened(tmp_path, "-c", "-d", "1")
+        assert dump.header.flattened
+        self.assert_same(tmp_path, dump)
+
+    def test_flattened_and_rearranged_are_the_same_bytes(self, tmp_path: Path) -> None:
+        stream = run("makedumpfile", "-F", "-c", "-d", "1", self.built(tmp_path))
+        path = write(tmp_path / "flattened", stream)
+        with path.open("rb") as file:
+            command = ["makedumpfile", "-R", str(tmp_path / "rearranged")]
+            subprocess.run(command, check=True, stdin=file, capture_output=True)
+        with open_dump([path]) as dump:
+            [ours] = dump.files
+            assert ours.read(0, ours.size) == (tmp_path / "rearranged").read_bytes()
+
+    def test_split(self, tmp_path: Path) -> None:
+        parts = [tmp_path / "part1", tmp_path / "part2", tmp_path / "part3"]
+        run("makedumpfile", "--split", "-c", "-d", "0", self.built(tmp_path), *parts)
+        self.assert_same(tmp_path, open_dump(parts[::-1]))
+        for part in parts:
+            alone = read_header([part])
+            assert alone.stored | alone.absent_parts == DESCRIBED
+            assert alone.stored & alone.absent_parts == EMPTY
+            assert alone.cut == EMPTY
+
+
+@pytest.mark.parametrize("path", real_dump_of(Format.KDUMP))
+class TestRealDumps:
+    SAMPLES = 200
+
+    def samples(self, dump: Dump) -> Sequence[int]:
+        """Pages from all over the dump."""
+        starts = [start for start, _ in dump.header.stored]
+        ends = [end - dump.header.page_size for _, end in dump.header.stored]
+        every = [*starts, *ends]
+        return every[:: max(1, len(every) // self.SAMPLES)]
+
+    @pytest.mark.parametrize("options", [["-c"], ["-l"]])
+    def test_filtered_again_by_makedumpfile(self, tmp_path: Path, path: Path, options: list[str]) -> None:
+        level = str(read_header([path]).dump_level)
+        run("makedumpfile", *options, "-d", level, path, tmp_path / "again")
+        self.assert_same(path, [tmp_path / "again"])
+
+    def test_flattened_by_makedumpfile(self, tmp_path: Path, path: Path) -> None:
+        level = str(read_header([path]).dump_level)
+        write(tmp_path / "flattened", run("makedumpfile", "-F", "-c", "-d", level, path))
+        self.assert_same(path, [tmp_path / "flattened"])
+
+    def test_split_by_makedumpfile(self, tmp_path: Path, path: Path) -> None:
+        parts = [tmp_path / "part1", tmp_path / "part2"]
+        run("makedumpfile", "--split", "-c", "-d", str(read_header([path]).dump_level), path, *parts)
+        self.assert_same(path, parts)
+
+    def test_pages_are_those_that_libkdumpfile_reads(self, path: Path) -> None:
+        drgn = pytest.importorskip("drgn")
+        program = drgn.Program()
+        program.set_core_dump(path)
+        with open_dump([path]) as dump:
+            for address in self.samples(dump):
+                theirs = program.read(address, dump.header.page_size, physical=True)
+                assert dump.memory.read(address, dump.header.page_size) == theirs
+
+    def assert_same(self, path: Path, others: Sequence[Path]) -> None:
+        with open_dump([path]) as dump, open_dump(others) as other:
+            assert other.header.described == dump.header.described
+            assert other.header.stored == dump.header.stored
+            assert other.header.cpu_notes == dump.header.cpu_notes
+            assert other.header.vmcoreinfo_notes == dump.header.vmcoreinfo_notes
+            assert other.header.utsname == dump.header.utsname
+            assert other.header.cut == other.header.absent_parts == EMPTY
+            for address in self.samples(dump):
+                size = dump.header.page_size
+                assert other.memory.read(address, size) == dump.memory.read(address, size)
