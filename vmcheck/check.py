@@ -7,6 +7,8 @@ import enum
 from dataclasses import dataclass
 from functools import cached_property, reduce
 
+from vmcheck.diagnose import diagnose
+from vmcheck.diagnosis import Diagnosis
 from vmcheck.findings import Finding, Outcome, Severity, State
 from vmcheck.header import DumpHeader
 from vmcheck.ranges import EMPTY, RangeSet
@@ -41,6 +43,8 @@ class Report:
     header: DumpHeader
     topology: Topology
     outcomes: tuple[Outcome, ...]
+    diagnosis: Diagnosis | None = None
+    """Why, at what cost, and what to do."""
 
     @property
     def named_findings(self) -> tuple[tuple[str, Finding], ...]:
@@ -92,4 +96,5 @@ class Report:
 
 def check(case: Case) -> Report:
     """Every rule's answer. Pure: the same case gives the same report."""
-    return Report(case.header, case.topology, tuple(rule.outcome(case) for rule in rules().values()))
+    outcomes = tuple(rule.outcome(case) for rule in rules().values())
+    return Report(case.header, case.topology, outcomes, diagnose(case, outcomes))

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from vmcheck.exclusions import Exclusion
 from vmcheck.header import DumpHeader
@@ -125,6 +126,125 @@ class SlabSample:
     """Those among them that head a slab: kernel data, which no dump level excludes."""
 
 
+class Task(NamedTuple):
+    """One thread. Its task_struct may lie in missing memory; its PID is then known from ``struct pid``."""
+
+    pid: int
+    name: str
+    """``comm``; empty where the task_struct could not be read."""
+    cpu: int | None = None
+    """The CPU that was running it at the crash."""
+    task_struct_lost: bool = False
+    stack_pages: int = 0
+    """Pages of its kernel stack; 0 where the stack could not be found."""
+    lost_stack_pages: int = 0
+    """How many of them lie in missing memory."""
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """The threads, found by their PIDs and by the CPUs that ran them."""
+
+    tasks: tuple[Task, ...]
+    """By PID. The idle tasks of the CPUs, all of PID 0, only where they were running."""
+    panic_cpu: int | None = None
+    """The CPU that the kernel crashed on."""
+    unread: tuple[str, ...] = ()
+    """Where the walk had to stop and why. Empty when every PID was seen."""
+
+    @property
+    def crashed(self) -> Task | None:
+        """The task that was running where the kernel crashed."""
+        return next(
+            (task for task in self.tasks if task.cpu is not None and task.cpu == self.panic_cpu), None
+        )
+
+    @property
+    def lost(self) -> tuple[Task, ...]:
+        """Those whose task_struct or kernel stack, or a part of it, lies in missing memory."""
+        return tuple(task for task in self.tasks if task.task_struct_lost or task.lost_stack_pages)
+
+
+class PageKind(str, enum.Enum):
+    """What a page was in use for, by its struct page."""
+
+    FREE = "free"
+    SLAB = "slab"
+    ANONYMOUS = "anonymous"
+    """Memory of processes, and of virtual machines."""
+    PAGE_CACHE = "page cache"
+    PAGE_TABLE = "page table"
+    HUGETLB = "hugetlb"
+    RESERVED = "reserved"
+    """PG_reserved: set aside at boot, or holding the memory map of its own block."""
+    OFFLINE = "offline"
+    """Taken away by a balloon or virtio-mem."""
+    POISONED = "hardware-poisoned"
+    KERNEL = "other kernel use"
+    """Allocated with no mark of its own: kernel stacks, vmalloc, modules, per-CPU memory, drivers."""
+
+
+class PageCount(NamedTuple):
+    node: int | None
+    """NUMA node."""
+    zone: str | None
+    """``Normal``, ``Movable``..., as /proc/zoneinfo has it."""
+    kind: PageKind
+    pages: int
+
+
+@dataclass(frozen=True)
+class LostPages:
+    """What the pages of missing memory were, from struct pages that are in the dump."""
+
+    pages: int
+    """Pages of missing memory in all."""
+    looked_at: int
+    """Whose struct page was read. Fewer than ``pages`` where they were sampled or unread."""
+    unread: int
+    """Whose struct page was wanted and is not in the dump, as with memmap_on_memory."""
+    counts: tuple[PageCount, ...]
+    """Of those looked at, most pages first."""
+
+    @property
+    def sampled(self) -> bool:
+        return self.looked_at + self.unread < self.pages
+
+    def share(self, kind: PageKind) -> float:
+        """Of the pages looked at, 0 to 1."""
+        found = sum(count.pages for count in self.counts if count.kind is kind)
+        return found / self.looked_at if self.looked_at else 0.0
+
+
+class LostModule(NamedTuple):
+    name: str
+    pages: int
+    lost_pages: int
+
+
+@dataclass(frozen=True)
+class Modules:
+    """The loaded kernel modules."""
+
+    count: int
+    lost: tuple[LostModule, ...]
+    """Those with memory that is missing."""
+    unread: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What lay in the memory that no header describes. Only looked for where some is missing."""
+
+    memory: RangeSet
+    pages: LostPages | Unknown
+    modules: Modules | Unknown
+    per_cpu_areas: frozenset[int] | Unknown
+    """CPUs whose static per-CPU area lies there: their runqueue, current task, crash_notes."""
+    memmap: RangeSet | Unknown
+    """Hot-added memory whose struct pages lie there."""
+
+
 @dataclass(frozen=True)
 class Topology:
     """A kernel's memory and CPUs, and how its elfcorehdr was kept fresh."""
@@ -152,6 +272,15 @@ class Topology:
     page_offset: int | Unknown = Unknown("the direct map's base was not read")
     """Virtual address of physical address 0 in the direct map."""
     filtered_slab: SlabSample | Unknown = Unknown("struct pages were not read")
+    banner: str | Unknown = Unknown("linux_banner was not read")
+    """``Linux version 6.1.0-56-amd64 (...) #1 SMP ...``, as the log begins; it names the distribution."""
+    boot_id: str | Unknown = Unknown("sysctl_bootid was not read")
+    """As /proc/sys/kernel/random/boot_id prints it; nothing generates it before the first reader."""
+    crash_hotplug: bool | Unknown = Unknown("the kernel's symbols were not read")
+    """The kernel has CONFIG_CRASH_HOTPLUG: it can rewrite elfcorehdr, whether or not it was asked to."""
+    tasks: Tasks | Unknown = Unknown("nothing is missing, so the tasks were not read")
+    loss: Loss | Unknown | None = None
+    """None: no memory is missing, or it could not be told."""
     faults: tuple[Fault, ...] = ()
     """Every page that was asked for and is not in the dump, in the order met."""
     remarks: tuple[str, ...] = ()
