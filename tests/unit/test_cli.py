@@ -294,3 +294,27 @@ def test_a_failed_distill_leaves_neither_the_output_nor_a_piece_of_it(
     (tmp_path / "small").write_text("the one before")
     assert run("distill", "vmcore", "-o", f"{tmp_path}/small") == (3, "", "vmcheck: vmcore: ends early\n")
     assert [path.read_text() for path in tmp_path.iterdir()] == ["the one before"]
+
+
+def test_expect_is_silent_about_nothing_and_exits_with_the_comparison(run: Run, tmp_path: Path) -> None:
+    expected = tmp_path / "whole.json"
+    expected.write_text('{"verdict": "complete", "findings": []}')
+    assert run("expect", "vmcore", str(expected)) == (0, "as expected\n", "")
+    status, out, _ = run("expect", "vmcore", str(expected), report=reports.PHANTOM)
+    assert (status, out.split("\n")[0]) == (1, "verdict: expected complete, found misleading")
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b'{"a": "\xff"}', b"vmcore"])
+def test_an_expectation_that_is_no_report_is_one_line(run: Run, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "expected").write_bytes(content)
+    status, out, err = run("expect", "vmcore", f"{tmp_path}/expected")
+    assert (status, out, err.count("\n")) == (3, "", 1)
+    assert "not a report as 'vmcheck check --json' writes it" in err
+
+
+def test_an_expectation_that_is_not_there_is_one_line(run: Run, tmp_path: Path) -> None:
+    assert run("expect", "vmcore", f"{tmp_path}/no") == (
+        3,
+        "",
+        f"vmcheck: {tmp_path}/no: No such file or directory\n",
+    )

@@ -16,6 +16,7 @@ import vmcheck
 from vmcheck.cli import statuses
 from vmcheck.cli.check import check
 from vmcheck.cli.distill import distill
+from vmcheck.cli.expect import expect
 from vmcheck.cli.explain import explain
 from vmcheck.cli.output import CannotWrite
 from vmcheck.cli.schema import schema
@@ -42,7 +43,7 @@ def cli() -> None:
     pass
 
 
-for command in (check, explain, distill, symbols, schema):
+for command in (check, explain, expect, distill, symbols, schema):
     cli.add_command(command)
 
 

@@ -138,6 +138,11 @@ def cpus(numbers: Sequence[int]) -> str:
     return f"CPU{'' if len(numbers) == 1 else 's'} {listed}"
 
 
+def listed_cpus(numbers: Sequence[int]) -> str:
+    """``CPUs 2-3, 7``."""
+    return f"CPU{'' if len(numbers) == 1 else 's'} {few_cpus(numbers)}"
+
+
 def few_cpus(numbers: Iterable[int]) -> str:
     """``0-2, 5``, cut where nobody reads on."""
     runs = cpu_list(numbers).split(",")
@@ -228,7 +233,7 @@ def extents(finding: Finding) -> Iterator[str]:
     if finding.ranges:
         yield from _ranges(finding.ranges)
     if finding.cpus:
-        yield f"CPU{'s' if len(finding.cpus) > 1 else ''} {few_cpus(finding.cpus)}"
+        yield listed_cpus(finding.cpus)
 
 
 def _ranges(ranges: RangeSet) -> Iterator[str]:
