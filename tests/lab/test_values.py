@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 
 import pytest
 
-from fixtures.lab import initramfs
+from fixtures.lab import initramfs, kernels
 from fixtures.lab.apt import Source, read_deb822, read_one_line, suite_sources
 from fixtures.lab.errors import LabError
+from fixtures.lab.machine import Hardware, Machine, find_qemu
 from fixtures.lab.scenarios import LOADS, REGIMES, SCENARIOS
 from fixtures.lab.steps import Load
-from fixtures.lab.truth import Header, Snapshot, Written, cpu_list, subtract, union, verdict
+from fixtures.lab.truth import Header, Snapshot, Written, cpu_list, exposure, subtract, union, verdict
 
 DEB822 = """\
 Types: deb deb-src
@@ -157,3 +159,49 @@ def test_every_scenario_loads_a_crash_kernel_in_a_known_way() -> None:
         assert scenario.regime in REGIMES
         assert any(isinstance(step, Load) for step in scenario.steps), scenario.name
         assert all(str(step) for step in scenario.steps)
+
+
+def test_a_machine_without_qemu_is_told_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(LabError, match="apt-get install qemu-system-x86"):
+        find_qemu(unplugs_cpus=False)
+
+
+def test_an_unknown_kernel_is_an_error_that_names_the_known_ones() -> None:
+    with pytest.raises(LabError, match=r"no kernel 4\.19: one of 5\.10, 6\.1, 6\.12, 7"):
+        kernels.find("4.19")
+
+
+def test_a_reload_per_event_leaves_no_true_header_from_the_first_event_to_the_last_load() -> None:
+    log = [
+        "1.0 event memory online",
+        "1.1 unloaded",
+        "2.0 loaded",
+        "2.1 event cpu add",
+        "2.2 unloaded",
+        "3.0 loaded",
+    ]
+    assert exposure(first + second) == {
+        "events": 2,
+        "reloads": 2,
+        "seconds_without_a_true_header": 1.9,
+        "seconds_unloaded": 1.7,
+    }
+
+
+def test_a_qemu_that_cannot_start_says_why(tmp_path: Path) -> None:
+    program = tmp_path / "qemu"
+    program.write_text("#!/bin/sh\necho 'qemu: no such machine' >&2\nexit 1\n")
+    program.chmod(0o755)
+    machine = Machine(
+        [str(program)],
+        Hardware(),
+        kernel=tmp_path / "vmlinuz",
+        initrd=tmp_path / "initrd",
+        command_line="",
+        share=tmp_path,
+        console=tmp_path / "console.log",
+    )
+    with pytest.raises(LabError, match="QEMU did not start: qemu: no such machine"), machine:
+        pass
+    assert machine.process.poll() is not None
