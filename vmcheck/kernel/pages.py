@@ -32,8 +32,8 @@ def filtered_slab(kernel: Kernel, table: SectionTable) -> SlabSample:
     page_size = kernel.header.page_size
     filtered = kernel.header.filtered.aligned_inward(page_size)
     structs_per_page = page_size // size
-    units = np.unique(filtered.starts // (structs_per_page * page_size))
-    chosen = units[np.unique(np.linspace(0, len(units) - 1, min(SAMPLES, len(units))).astype(np.intp))]
+    units = _distinct(filtered.starts // (structs_per_page * page_size))
+    chosen = units[_distinct(np.linspace(0, len(units) - 1, min(SAMPLES, len(units))).astype(np.intp))]
     looked_at, slab = 0, []
     for pfn in (chosen * structs_per_page).tolist():
         address = table.page_struct(pfn, size)
@@ -51,6 +51,11 @@ def filtered_slab(kernel: Kernel, table: SectionTable) -> SlabSample:
     return SlabSample(looked_at, RangeSet((page, page + page_size) for page in slab))
 
 
+def _distinct(ascending: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """What np.unique() answers, which imports numpy.ma for it: a twentieth of a check."""
+    return np.asarray(ascending[np.diff(ascending, prepend=-1) != 0])
+
+
 def _of_slab(kernel: Kernel, structs: Structs, address: int) -> npt.NDArray[np.bool_]:
     """Which struct pages are a slab's, head or tail. ``address`` is the first one's."""
     slab = _is_slab(kernel, structs)
@@ -65,7 +70,7 @@ def _of_slab(kernel: Kernel, structs: Structs, address: int) -> npt.NDArray[np.b
         link = _column(kernel, structs, "OFFSET(page.compound_head)", kernel.header.bits // 8)
         heads = link & ~one
     tails = link & one != 0
-    for head in np.unique(heads[tails]).tolist():
+    for head in sorted(set(heads[tails].tolist())):
         try:
             found = np.frombuffer(kernel.read(head, size), np.uint8).reshape(1, size)
         except FaultError:
