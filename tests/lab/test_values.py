@@ -173,14 +173,8 @@ def test_an_unknown_kernel_is_an_error_that_names_the_known_ones() -> None:
 
 
 def test_a_reload_per_event_leaves_no_true_header_from_the_first_event_to_the_last_load() -> None:
-    log = [
-        "1.0 event memory online",
-        "1.1 unloaded",
-        "2.0 loaded",
-        "2.1 event cpu add",
-        "2.2 unloaded",
-        "3.0 loaded",
-    ]
+    first = ["1.0 event memory online", "1.1 unloaded", "2.0 loaded"]
+    second = ["2.1 event cpu add", "2.2 unloaded", "3.0 loaded"]
     assert exposure(first + second) == {
         "events": 2,
         "reloads": 2,
