@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -27,13 +27,14 @@ from drgn import (
 )
 
 from vmcheck.errors import PageNotStored, VmcheckError
-from vmcheck.formats import vmlinux
 from vmcheck.header import DumpHeader
 from vmcheck.kernel import locate
 from vmcheck.kernel.btf import MAX_BYTES, Btf
-from vmcheck.kernel.symbol_file import SymbolFile
-from vmcheck.kernel.symbols import Kallsyms, SymbolError, Symbols
+from vmcheck.kernel.symbols import Kallsyms, SymbolError
 from vmcheck.topology import Fault
+
+if TYPE_CHECKING:
+    from vmcheck.kernel.symbol_file import SymbolFile
 
 # Plugins of this machine's drgn have no business with a stranger's dump, and cost 0.1 s.
 os.environ["DRGN_DISABLE_PLUGINS"] = "*"
@@ -93,7 +94,7 @@ class Kernel:
         self.header = header
         self.faults: list[Fault] = []
         self.remarks: list[str] = []
-        self.symbols: Symbols | None = None
+        self.symbols: Kallsyms | SymbolFile | None = None
         self.symbols_build_id: str | None = None
         self.source = "VMCOREINFO and the dump's own memory, without types"
         self.has_types = False
@@ -138,10 +139,14 @@ class Kernel:
     # Types and symbols, in the order of preference of docs/architecture.md.
 
     def _describe(self, symbols: str | None) -> None:
-        if symbols is not None and not SymbolFile.recognises(symbols):
-            if self._load_vmlinux(symbols):
-                return
-            symbols = None
+        if symbols is not None:
+            # Here, for zipfile and pyelftools are a sixth of a check's time to import.
+            from vmcheck.kernel.symbol_file import SymbolFile
+
+            if not SymbolFile.recognises(symbols):
+                if self._load_vmlinux(symbols):
+                    return
+                symbols = None
         try:
             with self.reading("kallsyms"):
                 self.symbols = (symbols and self._symbol_file(symbols)) or self._kallsyms()
@@ -152,6 +157,8 @@ class Kernel:
             self.remarks.append(f"the kernel's own types could not be had: {error}")
 
     def _load_vmlinux(self, path: str) -> bool:
+        from vmcheck.formats import vmlinux
+
         if not self._belongs(path, vmlinux.build_id(path)):
             return False
         try:
@@ -172,6 +179,8 @@ class Kernel:
         return True
 
     def _symbol_file(self, path: str) -> SymbolFile | None:
+        from vmcheck.kernel.symbol_file import SymbolFile
+
         file = SymbolFile(path, self.kernel_offset())
         return file if self._belongs(path, file.build_id) else None
 
@@ -197,10 +206,10 @@ class Kernel:
         self.prog.register_object_finder("vmcheck", self._find_object, enable_index=0)
 
     def _load_btf(self) -> None:
-        if isinstance(self.symbols, SymbolFile):
-            data, self.source = self.symbols.btf, f"the dump's memory, with {self.symbols.source}"
-        else:
+        if self.symbols is None or isinstance(self.symbols, Kallsyms):
             data, self.source = self.own_btf(), "the dump's own memory, with its BTF and kallsyms"
+        else:
+            data, self.source = self.symbols.btf, f"the dump's memory, with {self.symbols.source}"
         self.btf = Btf(self.prog, data, self.header.byteorder)
         self.prog.register_type_finder("btf", self.btf.find, enable_index=0)
         self.has_types = True
