@@ -170,6 +170,7 @@ class TestMakedumpfile:
 @pytest.mark.parametrize("path", real_dump_of(Format.KDUMP))
 class TestRealDumps:
     SAMPLES = 200
+    KEEP = ("-d", "0")
 
     def samples(self, dump: Dump) -> Sequence[int]:
         """Pages from all over the dump."""
@@ -179,19 +180,17 @@ class TestRealDumps:
         return every[:: max(1, len(every) // self.SAMPLES)]
 
     @pytest.mark.parametrize("options", [["-c"], ["-l"]])
-    def test_filtered_again_by_makedumpfile(self, tmp_path: Path, path: Path, options: list[str]) -> None:
-        level = str(read_header([path]).dump_level)
-        run("makedumpfile", *options, "-d", level, path, tmp_path / "again")
+    def test_compressed_again_by_makedumpfile(self, tmp_path: Path, path: Path, options: list[str]) -> None:
+        run("makedumpfile", *options, *self.KEEP, path, tmp_path / "again")
         self.assert_same(path, [tmp_path / "again"])
 
     def test_flattened_by_makedumpfile(self, tmp_path: Path, path: Path) -> None:
-        level = str(read_header([path]).dump_level)
-        write(tmp_path / "flattened", run("makedumpfile", "-F", "-c", "-d", level, path))
+        write(tmp_path / "flattened", run("makedumpfile", "-F", "-c", *self.KEEP, path))
         self.assert_same(path, [tmp_path / "flattened"])
 
     def test_split_by_makedumpfile(self, tmp_path: Path, path: Path) -> None:
         parts = [tmp_path / "part1", tmp_path / "part2"]
-        run("makedumpfile", "--split", "-c", "-d", str(read_header([path]).dump_level), path, *parts)
+        run("makedumpfile", "--split", "-c", *self.KEEP, path, *parts)
         self.assert_same(path, parts)
 
     def test_pages_are_those_that_libkdumpfile_reads(self, path: Path) -> None:
@@ -206,11 +205,13 @@ class TestRealDumps:
     def assert_same(self, path: Path, others: Sequence[Path]) -> None:
         with open_dump([path]) as dump, open_dump(others) as other:
             assert other.header.described == dump.header.described
-            assert other.header.stored == dump.header.stored
+            # makedumpfile filters at the level of its input at the least, and may know a few pages better.
+            assert other.header.stored - dump.header.stored == EMPTY
+            assert other.header.stored.size > 0.99 * dump.header.stored.size
             assert other.header.cpu_notes == dump.header.cpu_notes
             assert other.header.vmcoreinfo_notes == dump.header.vmcoreinfo_notes
             assert other.header.utsname == dump.header.utsname
             assert other.header.cut == other.header.absent_parts == EMPTY
-            for address in self.samples(dump):
+            for address in self.samples(other):
                 size = dump.header.page_size
                 assert other.memory.read(address, size) == dump.memory.read(address, size)
