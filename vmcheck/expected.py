@@ -34,11 +34,10 @@ def undescribed_ram(header: DumpHeader, topology: Topology) -> RangeSet:
     if isinstance(resources, Unknown) or not resources.account.complete:
         sections = known(topology.sections)
         lost = sections.account.ram - header.described.aligned_outward(sections.size)
-        if isinstance(topology.excluded, Unknown):
-            lost -= sections.early
+        lost -= sections.early if isinstance(topology.excluded, Unknown) else excluded(topology)
     if not isinstance(resources, Unknown):
         ram = known(topology.system_ram) - excluded(topology)
-        lost = (lost - excluded(topology)) | (ram.aligned_inward(header.page_size) - covered(header))
+        lost |= ram.aligned_inward(header.page_size) - covered(header)
     return lost
 
 

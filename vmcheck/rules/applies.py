@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from vmcheck.header import Producer
+from vmcheck.header import Producer, Segments
+from vmcheck.ranges import ADDRESS_LIMIT
 from vmcheck.rules import Case, Inapplicable
 
 
@@ -17,7 +18,14 @@ def needs_crash_notes(case: Case) -> None:
         raise Inapplicable(f"disk_dump_header version {case.header.header_version} carries no notes")
 
 
-def needs_segments(case: Case) -> None:
-    """For rules about program headers."""
+def needs_segments(case: Case) -> Segments:
+    """For rules about program headers: those that describe physical memory."""
     if not len(case.header.segments):
         raise Inapplicable("a kdump-compressed file has no program headers")
+    return physical(case.header.segments)
+
+
+def physical(segments: Segments) -> Segments:
+    """/proc/kcore says p_paddr = -1 of what is only virtual (fs/proc/kcore.c)."""
+    kept = segments.p_paddr <= ADDRESS_LIMIT
+    return Segments(*(column[kept] for column in vars(segments).values()))

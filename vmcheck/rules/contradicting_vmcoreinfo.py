@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from vmcheck.findings import Finding, Severity
@@ -27,7 +28,7 @@ def contradicting_vmcoreinfo(case: Case) -> Iterator[Finding]:
     if header.header_version is not None and info.get("PAGESIZE", "") not in ("", str(header.page_size)):
         wrong.append(f"PAGESIZE is {info['PAGESIZE']}, block_size is {header.page_size}")
     bits = info.get("NUMBER(MAX_PHYSMEM_BITS)", "")
-    if bits.isdigit() and int(bits) < 64 and header.described.end > 1 << int(bits):
+    if re.fullmatch("[1-5]?[0-9]", bits) and header.described.end > 1 << int(bits):
         wrong.append(f"MAX_PHYSMEM_BITS is {bits}, memory is described up to {header.described.end:#x}")
     if header.producer is Producer.KDUMP and "CRASHTIME" not in info:
         wrong.append("CRASHTIME is absent: this VMCOREINFO was not completed by a crash")

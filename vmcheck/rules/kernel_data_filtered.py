@@ -22,7 +22,9 @@ def kernel_data_filtered(case: Case) -> Iterator[Finding]:
     """
     page, filtered, sample = case.header.page_size, case.header.filtered, case.topology.filtered_slab
     faults = [fault for fault in case.topology.faults if fault.address in filtered]
-    evidence = [f"reading {fault.structure}: {fault.why}" for fault in faults]
+    evidence = [f"reading {fault.structure}: {fault.why}" for fault in faults[:8]]
+    if len(faults) > 8:
+        evidence.append(f"and {len(faults) - 8} more")
     pages = RangeSet((fault.address // page * page, fault.address // page * page + page) for fault in faults)
     if not faults:
         sample = known(sample)

@@ -19,8 +19,7 @@ def overlapping_segments(case: Case) -> Iterator[Finding]:
     kernel image. Any other overlap makes the contents depend on which segment a tool
     happens to use.
     """
-    needs_segments(case)
-    segments = case.header.segments
+    segments = needs_segments(case)
     start = segments.p_paddr.astype(np.int64)
     end = start + segments.p_memsz.astype(np.int64)
     vaddr, filled = segments.p_vaddr, end > start

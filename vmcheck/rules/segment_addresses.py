@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -26,18 +27,18 @@ def segment_addresses(case: Case) -> Iterator[Finding]:
     /proc/kcore and has guessed wrong before. Tools that translate by segments, gdb first
     of all, then read the wrong memory; those that walk page tables do not.
     """
-    needs_segments(case)
+    segments = needs_segments(case)
     if case.header.producer is Producer.HYPERVISOR:
         raise Inapplicable("a hypervisor gives physical addresses only")
     if case.header.machine != "x86_64":
         raise Inapplicable(f"the layout of {case.header.machine} is not known to this rule")
     page_offset = known(case.topology.page_offset)
-    segments = case.header.segments
     with np.errstate(over="ignore"):
         offsets = segments.p_vaddr - segments.p_paddr
     right = (offsets == np.uint64(page_offset)) | (segments.p_vaddr == np.uint64(NO_ADDRESS))
     evidence = [f"the direct map begins at {page_offset:#x} (page_offset_base)"]
-    if (phys_base := case.header.vmcoreinfo.get("NUMBER(phys_base)", "")).lstrip("-").isdigit():
+    phys_base = case.header.vmcoreinfo.get("NUMBER(phys_base)", "")
+    if re.fullmatch("-?[0-9]{1,19}", phys_base):
         image = (START_KERNEL_MAP - int(phys_base)) % (1 << 64)
         right |= offsets == np.uint64(image)
         evidence.append(f"the kernel image is mapped at {START_KERNEL_MAP:#x}, phys_base {phys_base}")

@@ -8,6 +8,7 @@ import numpy as np
 from vmcheck.findings import Finding, Severity
 from vmcheck.ranges import EMPTY, RangeSet
 from vmcheck.rules import Case, rule
+from vmcheck.rules.applies import physical
 
 
 @rule
@@ -22,8 +23,7 @@ def truncated_file(case: Case) -> Iterator[Finding]:
     if header.file_size >= header.expected_size:
         return
     ranges = EMPTY
-    if len(header.segments):
-        segments = header.segments
+    if len(segments := physical(header.segments)):
         left = np.clip(header.file_size - segments.p_offset.astype(np.int64), 0, None)
         kept = np.minimum(left, segments.p_filesz.astype(np.int64))
         start = segments.p_paddr.astype(np.int64)
