@@ -6,6 +6,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vmcheck.check import Report
+from vmcheck.diagnosis import (
+    Certainty,
+    Comparison,
+    Conclusion,
+    Diagnosis,
+    Effect,
+    Event,
+    Impact,
+    Step,
+    Timeline,
+    Use,
+)
 from vmcheck.exclusions import Exclusion
 from vmcheck.findings import Finding, Outcome, Severity, State
 from vmcheck.header import CpuNote, DumpHeader, Format, Producer
@@ -156,6 +168,52 @@ BLIND = skipping(
     why="no symbol named crash_notes",
 )
 
+IMPACT = Impact(
+    headline="the crashing task's stack is in missing memory, so its backtrace is cut",
+    facts=("1,204 of 32,768 missing pages are slab",),
+    effects=(
+        Effect("bt", "crash", Use.FAILS, Certainty.CERTAIN, "the stack is missing"),
+        Effect("ps", "crash", Use.PARTIAL, Certainty.LIKELY, "two task_structs are missing"),
+        Effect("log", "crash", Use.SAFE, Certainty.CERTAIN, "the ring buffer is in boot memory"),
+    ),
+    loss=None,
+    tasks=Unknown("the tasks were not read"),
+    recoverable_cpus=(2,),
+)
+DIAGNOSIS = Diagnosis(
+    regime=Conclusion(
+        "reload-by-udev",
+        "a udev rule reloads the crash kernel after each change",
+        Certainty.LIKELY,
+        evidence=("kexec_crash_image.file_mode is 0: the header was made by kexec-tools",),
+    ),
+    causes=(
+        Conclusion(
+            "added-after-load",
+            "memory and a CPU were added after the crash kernel was loaded, and it was not loaded again",
+            Certainty.CERTAIN,
+            evidence=("the kernel log has no kexec_load after 41.200 s",),
+            rules=("undescribed-ram", "cpu-without-note"),
+        ),
+    ),
+    timeline=Timeline(
+        (
+            Event("boot", seconds=0.0),
+            Event("the crash kernel was loaded", not_before=3.5, not_after=41.2),
+            Event("memory [0x100000000, 0x108000000) was onlined", seconds=41.2),
+            Event("CPU 2 came online", not_before=41.2),
+            Event("crash", seconds=52.75),
+        ),
+        boot=1732353247.25,
+        remarks=("the log begins at 0.000 s",),
+    ),
+    impact=IMPACT,
+    next_dump=(Step("load the crash kernel with the kernel's own loader", ("kexec -s -p /boot/vmlinuz",)),),
+    this_dump=(Step("read CPU 2's registers from crash_notes"),),
+    witnesses=(Comparison("vmcore-dmesg.txt", "kernel log", True, "the same boot, to the last line"),),
+)
+DIAGNOSED = replace(ADDED, diagnosis=DIAGNOSIS)
+
 HOSTILE = "\x1b[2J\x1b]0;owned\x07<script>alert(1)</script>\u202egnp.exe&amp;'\"\ud800\x00"
 
 
@@ -190,6 +248,19 @@ def hostile() -> Report:
             ),
             Outcome("cpu-without-note", State.SKIPPED, why=HOSTILE),
         ),
+        replace(
+            DIAGNOSIS,
+            causes=(Conclusion(HOSTILE, HOSTILE, Certainty.LIKELY, (HOSTILE,)),),
+            timeline=Timeline((Event(HOSTILE, seconds=1e300),), boot=1e300, remarks=(HOSTILE,)),
+            impact=replace(
+                IMPACT,
+                headline=HOSTILE,
+                facts=(HOSTILE,),
+                effects=(Effect(HOSTILE, HOSTILE, Use.MISLEADS, Certainty.LIKELY, HOSTILE),),
+            ),
+            next_dump=(Step(HOSTILE, (HOSTILE, HOSTILE)),),
+            witnesses=(Comparison(HOSTILE, HOSTILE, False, HOSTILE),),
+        ),
     )
 
 
@@ -205,3 +276,8 @@ def huge() -> Report:
         header=replace(WHOLE_HEADER, described=described, stored=stored, file_size=500 * GiB),
         kernel=topology(ram, online=1024),
     )
+
+
+def every() -> list[Report]:
+    """One of each kind."""
+    return [WHOLE, ADDED, DIAGNOSED, PHANTOM, BLIND, hostile(), huge()]

@@ -30,6 +30,7 @@ REPORTS = {
         ("cpu-without-note", replace(reports.LOST_CPU, cpus=(5, 6, 7))), kernel=reports.topology(online=8)
     ),
     "both": reports.ADDED,
+    "diagnosed": reports.DIAGNOSED,
     "many-dimms": reports.report(
         ("undescribed-ram", replace(reports.LOST_DIMM, ranges=DIMMS)),
         kernel=reports.topology(reports.BOOT | DIMMS),

@@ -23,10 +23,7 @@ def test_the_schema_in_the_docs_is_the_one_the_code_makes() -> None:
     assert SCHEMA.read_bytes() == json_schema()
 
 
-@pytest.mark.parametrize(
-    "report",
-    [reports.WHOLE, reports.ADDED, reports.PHANTOM, reports.BLIND, reports.hostile(), reports.huge()],
-)
+@pytest.mark.parametrize("report", reports.every())
 def test_documents_are_valid_against_the_schema(report: Report) -> None:
     jsonschema.Draft202012Validator(json.loads(SCHEMA.read_bytes())).validate(json.loads(to_json(report)))
 
@@ -71,6 +68,30 @@ def test_what_is_not_known_is_null_and_listed_with_its_reason() -> None:
     assert document["kernel"]["online_cpus"] is None
     assert {"fact": "online_cpus", "why": "no symbol named __cpu_online_mask"} in document["unknown"]
     assert document["exit_status"] == 4
+
+
+def test_a_diagnosis_is_there_where_it_concludes_something() -> None:
+    assert "diagnosis" not in json.loads(to_json(reports.ADDED))
+    document = json.loads(to_json(reports.DIAGNOSED))["diagnosis"]
+    assert document["regime"] == {
+        "name": "reload-by-udev",
+        "text": "a udev rule reloads the crash kernel after each change",
+        "certainty": "likely",
+        "evidence": ["kexec_crash_image.file_mode is 0: the header was made by kexec-tools"],
+        "rules": [],
+    }
+    assert document["timeline"]["events"][1] == {
+        "text": "the crash kernel was loaded",
+        "seconds": None,
+        "not_before": 3.5,
+        "not_after": 41.2,
+    }
+    assert document["next_dump"] == [
+        {
+            "text": "load the crash kernel with the kernel's own loader",
+            "commands": ["kexec -s -p /boot/vmlinuz"],
+        }
+    ]
 
 
 def test_the_exit_status_in_the_document_follows_fail_on() -> None:

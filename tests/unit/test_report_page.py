@@ -56,10 +56,7 @@ class Page(HTMLParser):
         return [value for _, attributes in self.elements if (value := attributes.get(name)) is not None]
 
 
-ALL = [reports.WHOLE, reports.ADDED, reports.PHANTOM, reports.BLIND, reports.hostile(), reports.huge()]
-
-
-@pytest.mark.parametrize("report", ALL)
+@pytest.mark.parametrize("report", reports.every())
 def test_a_page_asks_for_nothing_and_runs_nothing(report: Report) -> None:
     made = Page(report)
     tags = {tag for tag, _ in made.elements}
@@ -71,7 +68,7 @@ def test_a_page_asks_for_nothing_and_runs_nothing(report: Report) -> None:
     assert "default-src 'none'; style-src 'unsafe-inline'" in made.attributes("content")
 
 
-@pytest.mark.parametrize("report", ALL)
+@pytest.mark.parametrize("report", reports.every())
 def test_every_link_of_a_page_leads_somewhere_in_it(report: Report) -> None:
     made = Page(report)
     ids = made.attributes("id")
@@ -81,7 +78,7 @@ def test_every_link_of_a_page_leads_somewhere_in_it(report: Report) -> None:
     assert labelled <= set(ids)
 
 
-@pytest.mark.parametrize("report", ALL)
+@pytest.mark.parametrize("report", reports.every())
 def test_headings_leave_out_no_level(report: Report) -> None:
     levels = [int(tag[1]) for tag, _ in Page(report).elements if re.fullmatch("h[1-6]", tag)]
     assert levels[0] == 1

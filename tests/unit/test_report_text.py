@@ -147,6 +147,48 @@ def test_what_could_not_be_looked_at_is_told_with_its_reason() -> None:
     )
 
 
+def test_a_diagnosis_is_told_between_the_findings_and_the_facts() -> None:
+    text = terminal.render(reports.DIAGNOSED)
+    assert (
+        text[text.index("Why") : text.index("Rightly absent")]
+        == """\
+Why
+  Memory and a CPU were added after the crash kernel was loaded, and it was not loaded again
+    [added-after-load]
+    - the kernel log has no kexec_load after 41.200 s
+
+  A udev rule reloads the crash kernel after each change  [reload-by-udev, likely]
+    - kexec_crash_image.file_mode is 0: the header was made by kexec-tools
+
+When
+  0.000 s               boot (2024-11-23 09:14:07 UTC)
+  3.500 to 41.200 s     the crash kernel was loaded
+  41.200 s              memory [0x100000000, 0x108000000) was onlined (2024-11-23 09:14:48 UTC)
+  after 41.200 s        CPU 2 came online
+  52.750 s              crash (2024-11-23 09:15:00 UTC)
+  - the log begins at 0.000 s
+
+What it costs
+  The crashing task's stack is in missing memory, so its backtrace is cut
+    - 1,204 of 32,768 missing pages are slab
+  fails     crash: bt: the stack is missing
+  in part   crash: ps (likely): two task_structs are missing
+  safe      crash: log: the ring buffer is in boot memory
+
+What to do
+  So that the next dump is whole
+    1. load the crash kernel with the kernel's own loader
+         kexec -s -p /boot/vmlinuz
+  With this dump
+    1. read CPU 2's registers from crash_notes
+
+Other witnesses
+  vmcore-dmesg.txt: kernel log, agrees: the same boot, to the last line
+
+"""
+    )
+
+
 def test_500_losses_are_counted_after_the_first_dozen() -> None:
     lines = terminal.render(reports.huge()).split("\n")
     assert "    and 488 more ranges, 122 GiB" in lines
@@ -158,7 +200,8 @@ def test_500_losses_are_counted_after_the_first_dozen() -> None:
 @pytest.mark.parametrize("report", [reports.ADDED, reports.BLIND, reports.hostile()])
 def test_no_line_but_the_answer_is_wider_than_the_terminal(report: Report, width: int) -> None:
     _, *lines = terminal.render(report, width).split("\n")
-    assert [line for line in lines if len(line) > width and not line.startswith("vmcheck explain")] == []
+    to_be_copied = ("vmcheck explain", " " * 9)
+    assert [line for line in lines if len(line) > width and not line.startswith(to_be_copied)] == []
 
 
 def test_hostile_strings_are_shown_and_never_sent_to_the_terminal() -> None:

@@ -12,6 +12,7 @@ import msgspec
 
 import vmcheck
 from vmcheck.check import Report, Verdict
+from vmcheck.diagnosis import Certainty, Use
 from vmcheck.errors import plain
 from vmcheck.findings import Finding, Outcome, Severity, State
 from vmcheck.header import DumpHeader, Format, Producer
@@ -130,6 +131,77 @@ class UnknownFact(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     why: str
 
 
+class Conclusion(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A regime or a cause: for ``vmcheck explain NAME``."""
+
+    name: str
+    text: str
+    certainty: Certainty
+    evidence: list[str]
+    rules: Annotated[list[str], msgspec.Meta(description="whose findings it accounts for")]
+
+
+class Event(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Seconds since boot. Where ``seconds`` is null, the bounds that follow from the dump."""
+
+    text: str
+    seconds: float | None
+    not_before: float | None
+    not_after: float | None
+
+
+class Timeline(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    boot: Annotated[
+        float | None, msgspec.Meta(description="seconds since the epoch, good to a second or two")
+    ]
+    events: list[Event]
+    remarks: list[str]
+
+
+class Effect(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What an analyst gets from one usual command."""
+
+    tool: str
+    command: str
+    use: Use
+    certainty: Certainty
+    why: str
+
+
+class Impact(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    headline: str
+    facts: list[str]
+    effects: list[Effect]
+    recoverable_cpus: Cpus
+    lost_cpus: Cpus
+
+
+class Step(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    text: str
+    commands: list[str]
+
+
+class Comparison(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What a file beside the dump says. ``agrees`` null: it was refused, or has nothing to compare."""
+
+    witness: str
+    kind: str
+    agrees: bool | None
+    text: str
+
+
+class Diagnosis(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Why, since when, at what cost, and what to do."""
+
+    regime: Conclusion
+    causes: Annotated[list[Conclusion], msgspec.Meta(description="worst first")]
+    timeline: Timeline | None
+    impact: Impact | None
+    next_dump: list[Step]
+    this_dump: list[Step]
+    witnesses: list[Comparison]
+
+
 class Document(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """What ``vmcheck check --json`` writes."""
 
@@ -146,6 +218,9 @@ class Document(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     excluded: list[Excluded]
     accounts: list[Account]
     unknown: list[UnknownFact]
+    diagnosis: Annotated[
+        Diagnosis | msgspec.UnsetType, msgspec.Meta(description="absent where nothing is concluded")
+    ] = msgspec.UNSET
 
 
 def to_json(report: Report, fail_on: Severity = Severity.WRONG) -> bytes:
@@ -175,7 +250,13 @@ def document(report: Report, fail_on: Severity = Severity.WRONG) -> Document:
         ],
         accounts=[_account(account) for account in words.accounts(report.topology)],
         unknown=[UnknownFact(fact=fact, why=why) for fact, why in words.unknown_facts(report.topology)],
+        diagnosis=_diagnosis(report),
     )
+
+
+def _diagnosis(report: Report) -> Diagnosis | msgspec.UnsetType:
+    diagnosis = words.diagnosed(report)
+    return msgspec.UNSET if diagnosis is None else msgspec.convert(diagnosis, Diagnosis, from_attributes=True)
 
 
 def _dump(header: DumpHeader) -> Dump:

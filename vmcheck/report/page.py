@@ -78,6 +78,8 @@ def page(report: Report) -> str:
             cpu_rows=list(_cpu_rows([Cpu(*cpu) for cpu in cpus.items()])),
             cpus_numbered=len(cpus) <= CPUS_NUMBERED,
             findings=report.named_findings,
+            diagnosis=words.diagnosed(report),
+            newline=Markup("\n"),
             rules=rules(),
             absent=rightly_absent(report),
             states=State,

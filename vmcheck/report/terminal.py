@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from vmcheck.check import Report, Verdict
+from vmcheck.diagnosis import Conclusion, Diagnosis, Impact, Step, Timeline
 from vmcheck.errors import plain
 from vmcheck.findings import Finding, Severity, State
 from vmcheck.report import words
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
 
 NARROWEST, WIDEST = 60, 120
 """Columns. Lines longer than the widest are hard to read, however wide the terminal is."""
+
+MOMENT = 20
+"""Columns of a moment of the time line."""
+
+USE = 8
+"""Columns of what a command gives."""
 
 LABEL = 14
 """Columns of a fact's name."""
@@ -95,6 +102,8 @@ def _lines(report: Report, kept: Memory, width: int, bar: Sequence[Line]) -> Ite
                 if number:
                     yield ()
                 yield from _finding(rule, finding, width)
+    if diagnosis := words.diagnosed(report):
+        yield from _diagnosis(diagnosis, width)
     yield from _rightly_absent(report, width)
     yield from _looked_at(report, kept, width)
     yield from _unlooked(report, width)
@@ -151,6 +160,75 @@ def _finding(rule: str, finding: Finding, width: int) -> Iterator[Line]:
     for text in (*finding.evidence, *([words.RECOVERABLE] if finding.recoverable else [])):
         for line in _wrapped(f"- {text}", width - 4, indent=2):
             yield (Span(f"    {line}"),)
+
+
+def _diagnosis(diagnosis: Diagnosis, width: int) -> Iterator[Line]:
+    yield from _heading("Why")
+    for number, conclusion in enumerate((*diagnosis.causes, diagnosis.regime)):
+        if number:
+            yield ()
+        yield from _conclusion(conclusion, width)
+    if timeline := diagnosis.timeline:
+        yield from _heading("When")
+        yield from _timeline(timeline, width)
+    if impact := diagnosis.impact:
+        yield from _heading("What it costs")
+        yield from _impact(impact, width)
+    if diagnosis.next_dump or diagnosis.this_dump:
+        yield from _heading("What to do")
+        yield from _steps(words.NEXT_DUMP, diagnosis.next_dump, width)
+        yield from _steps(words.THIS_DUMP, diagnosis.this_dump, width)
+    if diagnosis.witnesses:
+        yield from _heading("Other witnesses")
+        for comparison in diagnosis.witnesses:
+            yield from _indented(f"{comparison.witness}: {words.compared(comparison)}", width, 2)
+
+
+def _conclusion(conclusion: Conclusion, width: int) -> Iterator[Line]:
+    doubt = words.doubt(conclusion.certainty)
+    name = f"[{conclusion.name}{f', {doubt}' if doubt else ''}]"
+    yield from _indented(f"{words.sentence(conclusion.text)}  {name}", width, 2, "bold")
+    for evidence in conclusion.evidence:
+        yield from _indented(f"- {evidence}", width, 4)
+
+
+def _timeline(timeline: Timeline, width: int) -> Iterator[Line]:
+    for event in timeline.events:
+        clock = words.clock(timeline, event)
+        yield from _indented(
+            f"{words.moment(event):{MOMENT}}  {event.text}{f' ({clock})' if clock else ''}",
+            width,
+            2,
+            indent=MOMENT + 2,
+        )
+    for remark in timeline.remarks:
+        yield from _indented(f"- {remark}", width, 2)
+
+
+def _impact(impact: Impact, width: int) -> Iterator[Line]:
+    yield from _indented(words.sentence(impact.headline), width, 2, "bold")
+    for fact in impact.facts:
+        yield from _indented(f"- {fact}", width, 4)
+    for effect in impact.effects:
+        doubt = words.doubt(effect.certainty)
+        what = f"{effect.tool}: {effect.command}{f' ({doubt})' if doubt else ''}"
+        text = f"{words.USE[effect.use]:{USE}}  {what}: {effect.why}"
+        yield from _indented(text, width, 2, indent=USE + 2)
+
+
+def _steps(heading: str, steps: Sequence[Step], width: int) -> Iterator[Line]:
+    if steps:
+        yield (Span(f"  {heading}", "bold"),)
+    for number, step in enumerate(steps, start=1):
+        yield from _indented(f"{number}. {step.text}", width, 4, indent=3)
+        for command in step.commands:
+            # Never wrapped: it is to be copied.
+            yield (Span(f"         {command}", "cyan"),)
+
+
+def _indented(text: str, width: int, left: int, style: str = "", indent: int = 2) -> Iterator[Line]:
+    for line in _wrapped(text, width - left, indent):
+        yield (Span(" " * left), Span(line, style))
 
 
 def _rightly_absent(report: Report, width: int) -> Iterator[Line]:

@@ -11,6 +11,7 @@ from pathlib import PurePath
 from typing import NamedTuple
 
 from vmcheck.check import Report, Verdict
+from vmcheck.diagnosis import Certainty, Comparison, Diagnosis, Event, Timeline, Use
 from vmcheck.findings import Finding, Severity, State
 from vmcheck.header import DumpHeader, Format
 from vmcheck.ranges import RangeSet
@@ -254,6 +255,57 @@ def where(ranges: RangeSet) -> str:
     return first if len(ranges) == 1 else f"{count(len(ranges), 'range')} from {first}"
 
 
+# The diagnosis
+
+
+def diagnosed(report: Report) -> Diagnosis | None:
+    """The diagnosis, where it concludes anything at all."""
+    diagnosis = report.diagnosis
+    if diagnosis is None or (diagnosis == Diagnosis(diagnosis.regime) and not diagnosis.regime.evidence):
+        return None
+    return diagnosis
+
+
+USE: Mapping[Use, str] = {
+    Use.FAILS: "fails",
+    Use.MISLEADS: "misleads",
+    Use.PARTIAL: "in part",
+    Use.SAFE: "safe",
+}
+
+NEXT_DUMP = "So that the next dump is whole"
+THIS_DUMP = "With this dump"
+
+
+def moment(event: Event) -> str:
+    """Seconds since boot, or what bounds them."""
+    if event.seconds is not None:
+        return f"{event.seconds:.3f} s"
+    if event.not_before is not None and event.not_after is not None:
+        return f"{event.not_before:.3f} to {event.not_after:.3f} s"
+    if event.not_before is not None:
+        return f"after {event.not_before:.3f} s"
+    return "not recorded" if event.not_after is None else f"before {event.not_after:.3f} s"
+
+
+def clock(timeline: Timeline, event: Event) -> str:
+    """The event's wall clock in UTC; empty where it cannot be known."""
+    if timeline.boot is None or event.seconds is None:
+        return ""
+    return _utc(timeline.boot + event.seconds)
+
+
+def doubt(certainty: Certainty) -> str:
+    """What is said beside an answer: nothing where it is certain."""
+    return {Certainty.CERTAIN: "", Certainty.LIKELY: "likely", Certainty.UNKNOWN: "could not tell"}[certainty]
+
+
+def compared(comparison: Comparison) -> str:
+    """``vmcore-dmesg.txt, kernel log: agrees: ...``."""
+    verdict = {True: "agrees", False: "disagrees", None: "not compared"}[comparison.agrees]
+    return f"{comparison.kind}, {verdict}: {comparison.text}"
+
+
 # What was looked at
 
 
@@ -313,11 +365,16 @@ def crash_time(header: DumpHeader) -> str:
     """UTC, from VMCOREINFO's CRASHTIME or the file's timestamp; empty where neither tells."""
     told = header.vmcoreinfo.get("CRASHTIME", "")
     seconds = int(told) if told.isascii() and told.isdigit() and len(told) < 12 else header.timestamp or 0
+    return _utc(seconds) if seconds > 0 else ""
+
+
+def _utc(seconds: float) -> str:
+    """Empty for a time that no calendar has."""
     try:
         when = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
     except (OverflowError, ValueError, OSError):
         return ""
-    return when.strftime("%Y-%m-%d %H:%M:%S UTC") if seconds > 0 else ""
+    return when.strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def kernel_facts(report: Report) -> list[Fact]:
