@@ -19,6 +19,7 @@ import pytest
 import vmcheck.cli
 from tests import reports
 from vmcheck.check import Report
+from vmcheck.diagnose import explanations
 from vmcheck.errors import UnreadableFile
 from vmcheck.rules import rules
 
@@ -259,10 +260,10 @@ def test_progress_is_told_after_a_second_and_wiped_away() -> None:
     assert b"asking" not in quick
 
 
-def test_explain_lists_every_rule_with_its_title(run: Run) -> None:
+def test_explain_lists_every_rule_cause_and_regime(run: Run) -> None:
     status, out, _ = run("explain")
     assert status == 0
-    assert [line.split()[0] for line in out.splitlines()] == list(rules())
+    assert [line.split()[0] for line in out.splitlines()] == [*rules(), *explanations()]
 
 
 def test_explain_tells_what_a_rule_means(run: Run) -> None:

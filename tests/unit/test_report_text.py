@@ -133,7 +133,7 @@ The rules
   clean           described-without-ram, truncated-file
   inapplicable    segment-addresses
 
-vmcheck explain RULE  says what one means and what to do
+vmcheck explain NAME  says what one means and what to do
 """
     )
 

@@ -110,7 +110,7 @@ def _lines(report: Report, kept: Memory, width: int, bar: Sequence[Line]) -> Ite
     if found := [outcome.rule for outcome in report.outcomes_in(State.FOUND)]:
         yield ()
         meaning = "says what it means" if len(found) == 1 else "says what one means"
-        command = f"vmcheck explain {found[0] if len(found) == 1 else 'RULE'}"
+        command = f"vmcheck explain {found[0] if len(found) == 1 else 'NAME'}"
         yield (Span(command, "bold"), Span(f"  {meaning} and what to do"))
 
 
