@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Our headers beside other programs': readelf, makedumpfile, and drgn's libkdumpfile.
+"""Our headers beside other programs': readelf, makedumpfile, QEMU, and drgn's libkdumpfile.
 
 makedumpfile dresses built dumps at dump levels 0 and 1 without any debuginfo. With
 VMCHECK_DUMPS=FOLDER, the kdump-compressed files named vmcore below it take part too.
@@ -7,6 +7,7 @@ VMCHECK_DUMPS=FOLDER, the kdump-compressed files named vmcore below it take part
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -18,7 +19,7 @@ import pytest
 
 from tests.builders import MiB, elf_vmcore, pages, ram, write
 from vmcheck.formats import Dump, open_dump, read_header
-from vmcheck.header import Format, Segment
+from vmcheck.header import Format, Producer, Segment
 from vmcheck.ranges import EMPTY, RangeSet
 
 CONTENTS = bytes(0x1000) + pages("xyz") * 10
@@ -30,11 +31,12 @@ DESCRIBED = RangeSet([(0x1000, 0x9000), (1 * MiB, 3 * MiB)])
 NOT_ZERO = RangeSet([(0x1000, 0x9000), (1 * MiB + 0x1000, 1 * MiB + 0x1000 * 31)])
 
 
-def run(tool: str, *arguments: str | Path) -> bytes:
+def run(tool: str, *arguments: str | Path, stdin: bytes = b"") -> bytes:
     if not shutil.which(tool):
         pytest.skip(f"no {tool} here")
     command = [tool, *map(str, arguments)]
-    return subprocess.run(command, check=True, capture_output=True, env={**os.environ, "LC_ALL": "C"}).stdout
+    environment = {**os.environ, "LC_ALL": "C"}
+    return subprocess.run(command, check=True, capture_output=True, env=environment, input=stdin).stdout
 
 
 def real_dumps() -> list[Path]:
@@ -149,9 +151,7 @@ class TestMakedumpfile:
     def test_flattened_and_rearranged_are_the_same_bytes(self, tmp_path: Path) -> None:
         stream = run("makedumpfile", "-F", "-c", "-d", "1", self.built(tmp_path))
         path = write(tmp_path / "flattened", stream)
-        with path.open("rb") as file:
-            command = ["makedumpfile", "-R", str(tmp_path / "rearranged")]
-            subprocess.run(command, check=True, stdin=file, capture_output=True)
+        run("makedumpfile", "-R", tmp_path / "rearranged", stdin=stream)
         with open_dump([path]) as dump:
             [ours] = dump.files
             assert ours.read(0, ours.size) == (tmp_path / "rearranged").read_bytes()
@@ -165,6 +165,75 @@ class TestMakedumpfile:
             assert alone.stored | alone.absent_parts == DESCRIBED
             assert alone.stored & alone.absent_parts == EMPTY
             assert alone.cut == EMPTY
+
+
+@pytest.fixture(scope="module")
+def qemu_dumps(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("qemu")
+    found = {form: folder / form for form in ("elf", "kdump-zlib")}
+    commands: list[dict[str, object]] = [{"execute": "qmp_capabilities"}]
+    for form, path in found.items():
+        arguments = {"paging": False, "protocol": f"file:{path}", "format": form}
+        commands.append({"execute": "dump-guest-memory", "arguments": arguments})
+    commands.append({"execute": "quit"})
+    machine = ["-m", "32", "-smp", "2", "-accel", "tcg", "-S", "-nodefaults", "-display", "none"]
+    run(
+        "qemu-system-x86_64",
+        *machine,
+        "-qmp",
+        "stdio",
+        stdin="\n".join(map(json.dumps, commands)).encode(),
+    )
+    return found
+
+
+class TestQemu:
+    """dump-guest-memory of a machine that has not run an instruction yet."""
+
+    RAM = RangeSet([(0, 32 * MiB)])
+    BIOS = 0xFFFC0000
+
+    def test_is_recognised(self, qemu_dumps: dict[str, Path]) -> None:
+        headers = {form: read_header([path]) for form, path in qemu_dumps.items()}
+        assert {header.producer for header in headers.values()} == {Producer.HYPERVISOR}
+        assert [headers[form].format for form in qemu_dumps] == [Format.ELF, Format.KDUMP]
+        assert headers["kdump-zlib"].flattened
+
+    def test_both_forms_hold_the_same_memory(self, qemu_dumps: dict[str, Path]) -> None:
+        with open_dump([qemu_dumps["elf"]]) as elf, open_dump([qemu_dumps["kdump-zlib"]]) as kdump:
+            assert elf.header.described == kdump.header.described == elf.header.stored == kdump.header.stored
+            assert elf.header.described & self.RAM == self.RAM
+            assert elf.header.cut == kdump.header.cut == EMPTY
+            bios = elf.memory.read(self.BIOS, 0x40000)
+            assert any(bios)
+            assert kdump.memory.read(self.BIOS, 0x40000) == bios
+            assert [note.pid for note in kdump.header.cpu_notes] == [
+                note.pid for note in elf.header.cpu_notes
+            ]
+            assert len(elf.header.cpu_notes) == 2
+
+
+@pytest.mark.parametrize("path", real_dump_of(Format.ELF))
+def test_a_real_proc_vmcore_dressed_by_makedumpfile(tmp_path: Path, path: Path) -> None:
+    """-E keeps runs of up to 255 pages that -c leaves out, if not told to drop zeros (-d 1)."""
+    for option in ("-E", "-c"):
+        run("makedumpfile", option, "-d", "30", path, tmp_path / option)
+    with open_dump([path]) as raw, open_dump([tmp_path / "-E"]) as elf, open_dump([tmp_path / "-c"]) as kdump:
+        page_size = raw.header.page_size
+        assert elf.header.described.aligned_outward(page_size) == raw.header.described.aligned_outward(
+            page_size
+        )
+        # Whether a segment's last, partial page is described depends on how makedumpfile walks.
+        assert raw.header.described.aligned_inward(page_size) - kdump.header.described == EMPTY
+        assert kdump.header.described - raw.header.described.aligned_outward(page_size) == EMPTY
+        assert kdump.header.stored - elf.header.stored == EMPTY
+        assert elf.header.cpu_notes == kdump.header.cpu_notes == raw.header.cpu_notes
+        assert elf.header.vmcoreinfo_notes == kdump.header.vmcoreinfo_notes == raw.header.vmcoreinfo_notes
+        inside = raw.header.stored.aligned_inward(page_size) & kdump.header.stored
+        assert inside
+        for start, _ in list(inside)[:200]:
+            page = raw.memory.read(start, page_size)
+            assert elf.memory.read(start, page_size) == kdump.memory.read(start, page_size) == page
 
 
 @pytest.mark.parametrize("path", real_dump_of(Format.KDUMP))

@@ -75,10 +75,12 @@ def _records(stream: DumpFile) -> tuple[Int64s, Int64s, Int64s, bool]:
         )
     window = Window(stream, stream.size, WINDOW)
     found: list[tuple[int, int, int]] = []
-    position = START_SIZE
+    position, size = START_SIZE, 0
     ended = False
     while position + RECORD.size <= stream.size:
-        offset, size = RECORD.unpack(window.read(position, RECORD.size))
+        # Behind a large record nothing but the next one's header is of use.
+        source = stream if size > WINDOW else window
+        offset, size = RECORD.unpack(source.read(position, RECORD.size))
         if offset == size == END_FLAG:
             ended = True
             break
