@@ -179,4 +179,5 @@ def test_text_stands_out_from_what_is_behind_it(browser: Browser, named: str, tm
 def test_the_page_of_a_huge_machine_opens_at_once(browser: Browser, tmp_path: Path) -> None:
     browser.open(written(REPORTS["huge"], tmp_path))
     loading = browser.ask("performance.getEntriesByType('navigation')[0].loadEventEnd")
-    assert 0 < loading < 3000
+    # Half a second on an idle machine; tests share theirs.
+    assert 0 < loading < 5000
