@@ -127,9 +127,9 @@ class SlabSample:
 
 
 class Task(NamedTuple):
-    """One thread. Its task_struct may lie in missing memory; its PID is then known from ``struct pid``."""
+    """One thread. Where its task_struct lies in missing memory, its ``struct pid`` may tell its PID."""
 
-    pid: int
+    pid: int | None
     name: str
     """``comm``; empty where the task_struct could not be read."""
     cpu: int | None = None
@@ -146,7 +146,7 @@ class Tasks:
     """The threads, found by their PIDs and by the CPUs that ran them."""
 
     tasks: tuple[Task, ...]
-    """By PID. The idle tasks of the CPUs, all of PID 0, only where they were running."""
+    """By PID, those of unknown PID last. Idle tasks, all of PID 0, only where they were running."""
     panic_cpu: int | None = None
     """The CPU that the kernel crashed on."""
     unread: tuple[str, ...] = ()
@@ -278,6 +278,8 @@ class Topology:
     """As /proc/sys/kernel/random/boot_id prints it; nothing generates it before the first reader."""
     crash_hotplug: bool | Unknown = Unknown("the kernel's symbols were not read")
     """The kernel has CONFIG_CRASH_HOTPLUG: it can rewrite elfcorehdr, whether or not it was asked to."""
+    crash_reserved: int | None = None
+    """Bytes set aside for a crash kernel (crashkernel=). None: only asked of a running kernel."""
     tasks: Tasks | Unknown = Unknown("nothing is missing, so the tasks were not read")
     loss: Loss | Unknown | None = None
     """None: no memory is missing, or it could not be told."""

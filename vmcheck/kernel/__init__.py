@@ -4,22 +4,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeVar
+from uuid import UUID
 
 from drgn import FaultError
 
 from vmcheck.errors import VmcheckError
+from vmcheck.expected import map_notes, undescribed_ram
 from vmcheck.header import DumpHeader
 from vmcheck.kernel import cpus, crash_image, memory, pages
 from vmcheck.kernel.log import kernel_log
 from vmcheck.kernel.program import Kernel, Memory
-from vmcheck.topology import Topology, Unknown, from_vmcoreinfo, nothing_known
+from vmcheck.ranges import EMPTY, RangeSet
+from vmcheck.topology import (
+    Loss,
+    NotKnown,
+    SavedNote,
+    Topology,
+    Unknown,
+    from_vmcoreinfo,
+    known,
+    nothing_known,
+)
 
 T = TypeVar("T")
 T2 = TypeVar("T2")
 
 # What drgn raises for memory, names, types and values that are not as they should be.
-_UNREADABLE = (
+UNREADABLE = (
     FaultError,
     LookupError,
     AttributeError,
@@ -50,7 +63,7 @@ def read_topology(
         try:
             with kernel.reading(structure):
                 return read()
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             return Unknown(f"{structure}: {_reason(error)}")
 
     def typed(structure: str, read: Callable[[], T]) -> T | Unknown:
@@ -61,7 +74,7 @@ def read_topology(
     table = attempt("mem_section", lambda: memory.SectionTable(kernel))
     tree = typed("iomem_resource", lambda: memory.ResourceTree(kernel))
     possible = typed("cpu_possible_mask", lambda: cpus.mask(kernel, "possible"))
-    return Topology(
+    topology = Topology(
         source=kernel.source,
         release=from_vmcoreinfo(header, "OSRELEASE"),
         build_id=from_vmcoreinfo(header, "BUILD-ID"),
@@ -84,9 +97,75 @@ def read_topology(
         filtered_slab=_then(
             table, lambda found: attempt("struct page", lambda: pages.filtered_slab(kernel, found))
         ),
+        banner=attempt("linux_banner", lambda: _banner(kernel)),
+        boot_id=attempt("sysctl_bootid", lambda: _boot_id(kernel)) if log else Unknown("left out"),
+        crash_hotplug=_has_crash_hotplug(kernel),
         faults=tuple(kernel.faults),
         remarks=tuple(kernel.remarks),
     )
+    missing = _missing_memory(header, topology)
+    if not missing and not _lacks_registers(header, topology):
+        return topology
+    # Here, for most dumps lack nothing and their check need not import these.
+    from vmcheck.kernel import impact, tasks
+
+    # Faults from here on are the loss itself, which is told as such.
+    running = topology.online_cpus
+    walked = _then(running, lambda cpus: typed("tasks", lambda: tasks.read_tasks(kernel, missing, cpus)))
+    sections, loss = topology.sections, None
+    if missing and not isinstance(table, Unknown) and not isinstance(sections, Unknown):
+        loss = Loss(
+            missing,
+            pages=attempt("struct page", lambda: impact.lost_pages(kernel, table, missing)),
+            modules=typed("modules", lambda: impact.modules(kernel, missing)),
+            per_cpu_areas=_then(
+                possible,
+                lambda cpus: typed("per-CPU areas", lambda: impact.per_cpu_areas(kernel, missing, cpus)),
+            ),
+            memmap=attempt("vmemmap", lambda: impact.memmap(kernel, table, sections, missing)),
+        )
+    return replace(topology, tasks=walked, loss=loss)
+
+
+def _missing_memory(header: DumpHeader, topology: Topology) -> RangeSet:
+    try:
+        return undescribed_ram(header, topology)
+    except NotKnown:
+        return EMPTY
+
+
+def _lacks_registers(header: DumpHeader, topology: Topology) -> bool:
+    """Whether an online CPU's registers are not in the notes, or were never saved."""
+    try:
+        saved, online = known(topology.saved_notes), known(topology.online_cpus)
+        return bool(map_notes(header, topology).without) or any(
+            saved.get(cpu) == SavedNote(b"") for cpu in online
+        )
+    except NotKnown:
+        return False
+
+
+def _banner(kernel: Kernel) -> str:
+    text = bytes(kernel.prog["linux_banner"].string_())
+    return text.decode("utf-8", "backslashreplace").strip()
+
+
+def _boot_id(kernel: Kernel) -> str | Unknown:
+    """/proc/sys/kernel/random/boot_id is generated when it is first read; systemd always does."""
+    value = bytes(kernel.prog["sysctl_bootid"].value_())
+    return str(UUID(bytes=value)) if any(value) else Unknown("sysctl_bootid was never generated")
+
+
+def _has_crash_hotplug(kernel: Kernel) -> bool | Unknown:
+    """crash_handle_hotplug_event() is CONFIG_CRASH_HOTPLUG's."""
+    if kernel.symbols is not None:
+        return kernel.symbols.address("crash_handle_hotplug_event") is not None
+    if not kernel.has_types:
+        return Unknown("the kernel's symbols are not known")
+    try:
+        return bool(kernel.prog.symbol("crash_handle_hotplug_event"))
+    except LookupError:
+        return False
 
 
 def _then(fact: T | Unknown, use: Callable[[T], T2 | Unknown]) -> T2 | Unknown:

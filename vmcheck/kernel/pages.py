@@ -14,6 +14,7 @@ from vmcheck.topology import SlabSample
 
 Structs = npt.NDArray[np.uint8]
 """Struct pages side by side, shape ``(n, SIZE(page))``."""
+Words = npt.NDArray[np.uint64]
 
 SAMPLES = 24
 """Pages of struct pages that are read: 24 times 64 pages on x86_64."""
@@ -58,42 +59,45 @@ def _distinct(ascending: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 def _of_slab(kernel: Kernel, structs: Structs, address: int) -> npt.NDArray[np.bool_]:
     """Which struct pages are a slab's, head or tail. ``address`` is the first one's."""
-    slab = _is_slab(kernel, structs)
+    slab = is_slab(kernel, structs)
     size = structs.shape[1]
-    addresses = np.uint64(address) + np.arange(len(structs), dtype=np.uint64) * np.uint64(size)
-    one = np.uint64(1)
-    if "OFFSET(page.compound_info)" in kernel.header.vmcoreinfo:
-        # Linux 7.x keeps a mask in tail pages: their own address under it is the head's.
-        link = _column(kernel, structs, "OFFSET(page.compound_info)", kernel.header.bits // 8)
-        heads = addresses & (link & ~one)
-    else:
-        link = _column(kernel, structs, "OFFSET(page.compound_head)", kernel.header.bits // 8)
-        heads = link & ~one
-    tails = link & one != 0
+    tails, heads = compound_tails(kernel, structs, address)
     for head in sorted(set(heads[tails].tolist())):
         try:
             found = np.frombuffer(kernel.read(head, size), np.uint8).reshape(1, size)
         except FaultError:
             continue
-        slab |= tails & (heads == np.uint64(head)) & _is_slab(kernel, found)[0]
+        slab |= tails & (heads == np.uint64(head)) & is_slab(kernel, found)[0]
     return slab
 
 
-def _is_slab(kernel: Kernel, structs: Structs) -> npt.NDArray[np.bool_]:
+def compound_tails(kernel: Kernel, structs: Structs, address: int) -> tuple[npt.NDArray[np.bool_], Words]:
+    """Which struct pages are tails of a compound page, and the address of each one's head."""
+    one, word = np.uint64(1), kernel.header.bits // 8
+    if "OFFSET(page.compound_info)" in kernel.header.vmcoreinfo:
+        # Linux 7.x keeps a mask in tail pages: their own address under it is the head's.
+        link = column(kernel, structs, "OFFSET(page.compound_info)", word)
+        places = np.arange(len(structs), dtype=np.uint64) * np.uint64(structs.shape[1])
+        return link & one != 0, (np.uint64(address) + places) & (link & ~one)
+    link = column(kernel, structs, "OFFSET(page.compound_head)", word)
+    return link & one != 0, link & ~one
+
+
+def is_slab(kernel: Kernel, structs: Structs) -> npt.NDArray[np.bool_]:
     """Which struct pages head a slab: by page type, or by flag on kernels before v6.10."""
     number = kernel.vmcoreinfo_number
     if "NUMBER(PAGE_SLAB_MAPCOUNT_VALUE)" in kernel.header.vmcoreinfo:
         # Since Linux kernel commit 46df8e73a4a3 ("mm: free up PG_slab") (in v6.10) slab is a page
         # type, which overlays _mapcount; since v6.11 the type is its top byte alone.
         wanted = number("NUMBER(PAGE_SLAB_MAPCOUNT_VALUE)") & 0xFFFFFFFF
-        types = _column(kernel, structs, "OFFSET(page._mapcount)", 4)
+        types = column(kernel, structs, "OFFSET(page._mapcount)", 4)
         mask = 0xFFFFFFFF if wanted & 0xFFFFFF else 0xFF000000
         return np.asarray(types & np.uint64(mask) == np.uint64(wanted & mask))
-    flags = _column(kernel, structs, "OFFSET(page.flags)", kernel.header.bits // 8)
+    flags = column(kernel, structs, "OFFSET(page.flags)", kernel.header.bits // 8)
     return np.asarray(flags >> np.uint64(number("NUMBER(PG_slab)")) & np.uint64(1), dtype=bool)
 
 
-def _column(kernel: Kernel, structs: Structs, key: str, size: int) -> npt.NDArray[np.uint64]:
+def column(kernel: Kernel, structs: Structs, key: str, size: int) -> Words:
     """One unsigned member of each struct page, at the offset that VMCOREINFO has."""
     offset = kernel.vmcoreinfo_number(key)
     if offset < 0 or offset + size > structs.shape[1]:

@@ -62,13 +62,19 @@ VARIABLES = {
     "crashk_cma_ranges": "struct range [4]",
     "crashk_low_res": "struct resource",
     "crashk_res": "struct resource",
+    "init_pid_ns": "struct pid_namespace",
     "iomem_resource": "struct resource",
     "kexec_crash_image": "struct kimage *",
+    "linux_banner": "char [512]",
     "memory_blocks": "struct xarray",
+    "modules": "struct list_head",
     "nr_cpu_ids": "unsigned int",
     "page_offset_base": "unsigned long",
+    "panic_cpu": "atomic_t",
+    "runqueues": "struct rq",
     "saved_command_line": "char *",
     "sections_per_block": "unsigned long",
+    "sysctl_bootid": "unsigned char [16]",
 }
 
 
@@ -100,6 +106,8 @@ class Kernel:
         self.has_types = False
         self._memory = memory
         self._reading = "page tables"
+        self._translated: list[int] | None = None
+        self._page_tables: dict[int, bytes] = {}
         self._open()
         self._describe(symbols)
 
@@ -119,6 +127,8 @@ class Kernel:
             raise VmcheckError(f"{self.header.path}: VMCOREINFO: {error}") from None
 
     def _read_physical(self, address: int, size: int, offset: int, physical: bool) -> bytes:
+        if self._translated is not None:
+            return self._translate(address, size)
         try:
             return self._memory.read(address, size)
         except PageNotStored as absent:
@@ -245,6 +255,35 @@ class Kernel:
     def read(self, address: int, size: int) -> bytes:
         """Virtual memory. Raises FaultError."""
         return bytes(self.prog.read(address, size))
+
+    def physical(self, address: int) -> int:
+        """The physical address that a virtual one is mapped to, whether or not the dump holds it.
+
+        Page tables are read and nothing else. Raises FaultError where there is no mapping.
+        """
+        self._translated = []
+        try:
+            self.prog.read(address, 1)
+            return self._translated[-1]
+        finally:
+            self._translated = None
+
+    def _translate(self, address: int, size: int) -> bytes:
+        """Page table entries are served from whole tables; the one byte at the end is not read."""
+        assert self._translated is not None
+        if size == 1:
+            self._translated.append(address)
+            return b"\0"
+        page_size = self.header.page_size
+        table = address - address % page_size
+        if table not in self._page_tables:
+            if len(self._page_tables) >= 4096:
+                self._page_tables.clear()
+            try:
+                self._page_tables[table] = self._memory.read(table, page_size)
+            except PageNotStored as absent:
+                raise FaultError(str(absent), address) from None
+        return self._page_tables[table][address - table : address - table + size]
 
     def words(self, address: int, count: int) -> npt.NDArray[np.uint64]:
         """``count`` unsigned longs of virtual memory, 4 or 8 bytes each."""
