@@ -27,6 +27,13 @@ class Producer(str, enum.Enum):
     """elfcorehdr, written before the crash by kexec or the kernel: it can be stale."""
     HYPERVISOR = "QEMU dump-guest-memory"
     """Written after the fact from the machine's own memory map: it cannot be stale."""
+    LOADED = "the loaded crash image"
+    """elfcorehdr where it lies in a live kernel's memory: the headers of a dump, were it to crash now."""
+
+
+def unwritten_registers(address: int) -> bytes:
+    """Stands for the registers that a CPU will save at a physical address: no two CPUs' are alike."""
+    return b"crash_notes at %#x" % address
 
 
 class Segment(NamedTuple):

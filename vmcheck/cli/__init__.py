@@ -19,6 +19,7 @@ from vmcheck.cli.distill import distill
 from vmcheck.cli.expect import expect
 from vmcheck.cli.explain import explain
 from vmcheck.cli.output import CannotWrite
+from vmcheck.cli.preflight import preflight
 from vmcheck.cli.schema import schema
 from vmcheck.cli.symbols import symbols
 from vmcheck.errors import VmcheckError
@@ -43,7 +44,7 @@ def cli() -> None:
     pass
 
 
-for command in (check, explain, expect, distill, symbols, schema):
+for command in (check, preflight, explain, expect, distill, symbols, schema):
     cli.add_command(command)
 
 

@@ -11,7 +11,7 @@ import struct
 from bisect import bisect_right
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -154,17 +154,42 @@ class ElfMemory:
         return "not described by any PT_LOAD"
 
 
+class Table(NamedTuple):
+    """The program headers of a core, bounds-checked."""
+
+    elf: ElfHeader
+    notes: npt.NDArray[Any]
+    """Records of PROGRAM_HEADER."""
+    segments: Segments
+    """Every PT_LOAD."""
+    physical: Segments
+    """Those with a physical address, each inside the address space."""
+    described: RangeSet
+
+
+def read_table(file: DumpFile) -> Table:
+    """Raises UnreadableFile where a program header makes no sense."""
+    elf = _elf_header(file)
+    _refuse_other_types(file, elf)
+    return _table(file, elf, _program_headers(file, elf))
+
+
+def _table(file: DumpFile, elf: ElfHeader, table: npt.NDArray[Any]) -> Table:
+    loads = table[table["p_type"] == PT_LOAD]
+    names = ("p_offset", "p_vaddr", "p_paddr", "p_filesz", "p_memsz")
+    segments = Segments(*(loads[name].astype(np.uint64) for name in names))
+    physical = _physical(file, segments, elf.bits)
+    described = _covered(physical.p_paddr, physical.p_memsz)
+    return Table(elf, table[table["p_type"] == PT_NOTE], segments, physical, described)
+
+
 def read(file: DumpFile) -> tuple[DumpHeader, ElfMemory]:
     elf = _elf_header(file)
     _refuse_other_types(file, elf)
     table = _program_headers(file, elf)
     notes = _notes(file, table[table["p_type"] == PT_NOTE], elf)
     _refuse_process(file, notes)
-    loads = table[table["p_type"] == PT_LOAD]
-    names = ("p_offset", "p_vaddr", "p_paddr", "p_filesz", "p_memsz")
-    segments = Segments(*(loads[name].astype(np.uint64) for name in names))
-    physical = _physical(file, segments, elf.bits)
-    described = _covered(physical.p_paddr, physical.p_memsz)
+    _, _, segments, physical, described = _table(file, elf, table)
     stored_sizes = _stored_sizes(physical)
     there = np.minimum(stored_sizes, np.maximum(file.size, physical.p_offset) - physical.p_offset)
     stored = _covered(physical.p_paddr, stored_sizes)

@@ -8,9 +8,14 @@ import struct
 import numpy as np
 from drgn import FaultError, sizeof
 
+from vmcheck.header import Producer, unwritten_registers
 from vmcheck.kernel.program import Kernel
 from vmcheck.topology import SavedNote, Unknown
 
+MAX_CPUS = 8192
+"""The most that CONFIG_NR_CPUS can be."""
+MIN_NOTE = 20
+"""Bytes: the note's header and its name."""
 MAX_NOTE = 64 << 10
 """Bytes. note_buf_t has 148 to 536, by machine."""
 
@@ -20,7 +25,7 @@ def mask(kernel: Kernel, name: str) -> frozenset[int]:
     variable = kernel.prog[f"__cpu_{name}_mask"]
     address = variable.address_
     assert address is not None
-    size = min(sizeof(variable), 1 << 16) * 8 // kernel.header.bits
+    size = min(sizeof(variable), MAX_CPUS // 8) * 8 // kernel.header.bits
     words = kernel.words(address, size)
     bits = np.unpackbits(
         words.astype("<u8").view(np.uint8).reshape(-1, 8)[:, : kernel.header.bits // 8], bitorder="little"
@@ -31,9 +36,10 @@ def mask(kernel: Kernel, name: str) -> frozenset[int]:
 def saved_notes(kernel: Kernel, cpus: frozenset[int]) -> dict[int, SavedNote | Unknown]:
     """``crash_notes`` of each CPU. Raises LookupError or FaultError where it cannot be found at all.
 
-    crash_save_cpu() fills it on every CPU that stops, whether or not elfcorehdr names it.
+    crash_save_cpu() fills it on every CPU that stops, whether or not elfcorehdr names it. On a
+    kernel that has not crashed, where it will be filled stands for what it will hold.
     """
-    size = min(_note_size(kernel), MAX_NOTE)
+    size = min(max(_note_size(kernel), MIN_NOTE), MAX_NOTE)
     base = int(kernel.prog["crash_notes"])
     if not base:
         raise LookupError("crash_notes was never allocated")
@@ -42,7 +48,11 @@ def saved_notes(kernel: Kernel, cpus: frozenset[int]) -> dict[int, SavedNote | U
     for cpu in sorted(cpus):
         try:
             address = (base + int(offsets[cpu])) % (1 << kernel.header.bits)
-            found[cpu] = _parse(kernel.read(address, size), kernel)
+            if kernel.header.producer is Producer.LOADED:
+                # What a PT_NOTE of elfcorehdr holds: per_cpu_ptr_to_phys().
+                found[cpu] = SavedNote(unwritten_registers(kernel.physical(address)))
+            else:
+                found[cpu] = _parse(kernel.read(address, size), kernel)
         except FaultError as error:
             found[cpu] = Unknown(f"crash_notes of CPU {cpu}: {error}")
     return found

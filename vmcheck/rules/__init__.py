@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from vmcheck.findings import Finding, Outcome, State
-from vmcheck.header import DumpHeader
+from vmcheck.header import DumpHeader, Producer
 from vmcheck.topology import NotKnown, Topology
 
 
@@ -25,6 +25,11 @@ class Case:
 
     header: DumpHeader
     topology: Topology
+
+    @property
+    def forecast(self) -> bool:
+        """The kernel is alive, and the header is what a dump would have were it to crash now."""
+        return self.header.producer is Producer.LOADED
 
 
 class Inapplicable(Exception):
@@ -63,7 +68,7 @@ def rule(find: Callable[[Case], Iterator[Finding]]) -> Callable[[Case], Iterator
 
 
 def rules() -> Mapping[str, Rule]:
-    """Every rule by name, in the order of a report: what is lost first."""
+    """Every rule by name, in the order of their names, whichever was imported first."""
     for module in pkgutil.iter_modules(__path__):
         importlib.import_module(f"{__name__}.{module.name}")
-    return _registry
+    return dict(sorted(_registry.items()))

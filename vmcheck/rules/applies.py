@@ -18,6 +18,12 @@ def needs_crash_notes(case: Case) -> None:
         raise Inapplicable(f"disk_dump_header version {case.header.header_version} carries no notes")
 
 
+def needs_file(case: Case) -> None:
+    """For rules about how a dump was written."""
+    if case.forecast:
+        raise Inapplicable("the kernel has not crashed: there is no dump yet")
+
+
 def needs_segments(case: Case) -> Segments:
     """For rules about program headers: those that describe physical memory."""
     if not len(case.header.segments):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from vmcheck.findings import Finding, Severity
 from vmcheck.rules import Case, rule
-from vmcheck.rules.applies import needs_crash_notes
+from vmcheck.rules.applies import needs_crash_notes, needs_file
 from vmcheck.topology import SavedNote, known
 
 
@@ -18,6 +18,7 @@ def cpu_never_saved(case: Case) -> Iterator[Finding]:
     helped, and the registers cannot be recovered; its task's stack may still tell where
     it was. A CPU that was offline has nothing to save and is not reported.
     """
+    needs_file(case)
     needs_crash_notes(case)
     online, saved = known(case.topology.online_cpus), known(case.topology.saved_notes)
     silent = tuple(sorted(cpu for cpu in online if saved.get(cpu) == SavedNote(b"")))

@@ -22,8 +22,14 @@ def cpu_without_note(case: Case) -> Iterator[Finding]:
     if cpus := map_notes(case.header, case.topology).without:
         yield Finding(
             Severity.LOST,
-            "registers that were saved have no note: elfcorehdr was written before the CPU came",
+            "registers would be saved and have no note: elfcorehdr was written before the CPU came"
+            if case.forecast
+            else "registers that were saved have no note: elfcorehdr was written before the CPU came",
             cpus=cpus,
-            evidence=("crash_notes in memory holds an NT_PRSTATUS that equals no note of the file",),
+            evidence=(
+                "no PT_NOTE of the loaded elfcorehdr points at its crash_notes"
+                if case.forecast
+                else "crash_notes in memory holds an NT_PRSTATUS that equals no note of the file",
+            ),
             recoverable=True,
         )

@@ -35,7 +35,8 @@ def described_without_ram(case: Case) -> Iterator[Finding]:
     if phantom:
         yield Finding(
             Severity.WRONG,
-            "memory is described that the kernel no longer had: it was removed after elfcorehdr was written",
+            f"memory is described that the kernel no longer {'has' if case.forecast else 'had'}: "
+            "it was removed after elfcorehdr was written",
             ranges=phantom,
             evidence=(
                 *(["no System RAM resource is there"] if resources.account.complete else []),

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from vmcheck.findings import Finding, Severity
 from vmcheck.header import Format
 from vmcheck.rules import Case, rule
+from vmcheck.rules.applies import needs_file
 
 
 @rule
@@ -15,6 +16,7 @@ def incomplete_flag(case: Case) -> Iterator[Finding]:
     Pages that did not fit are absent, though the headers describe them. The target needs
     more space, or the dump a stricter filter (makedumpfile -d 31).
     """
+    needs_file(case)
     if case.header.incomplete:
         field = (
             "DUMP_ELF_INCOMPLETE in e_flags"

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from vmcheck.findings import Finding, Severity
 from vmcheck.ranges import RangeSet
 from vmcheck.rules import Case, rule
+from vmcheck.rules.applies import needs_file
 from vmcheck.topology import Unknown, known
 
 
@@ -20,6 +21,7 @@ def kernel_data_filtered(case: Case) -> Iterator[Finding]:
 
     Seen on Linux 7.2 dumped by makedumpfile 1.7.2.
     """
+    needs_file(case)
     page, filtered, sample = case.header.page_size, case.header.filtered, case.topology.filtered_slab
     faults = [fault for fault in case.topology.faults if fault.address in filtered]
     evidence = [f"reading {fault.structure}: {fault.why}" for fault in faults[:8]]

@@ -24,10 +24,13 @@ def note_without_cpu(case: Case) -> Iterator[Finding]:
         yield Finding(
             Severity.WRONG,
             f"{len(notes.unclaimed)} of {len(case.header.cpu_notes)} register notes are no CPU's",
-            evidence=tuple(
-                f"NT_PRSTATUS {position} (pid {case.header.cpu_notes[position].pid}) equals no crash_notes"
-                for position in notes.unclaimed[:8]
-            ),
+            evidence=tuple(f"{_note(case, position)} crash_notes" for position in notes.unclaimed[:8]),
         )
     elif notes.unclaimed:
         raise NotKnown(f"crash_notes of {len(notes.unread)} CPUs could not be read; the notes may be theirs")
+
+
+def _note(case: Case, position: int) -> str:
+    if case.forecast:
+        return f"PT_NOTE {position} of elfcorehdr points at no CPU's"
+    return f"NT_PRSTATUS {position} (pid {case.header.cpu_notes[position].pid}) equals no"

@@ -30,9 +30,11 @@ def notes_shifted(case: Case) -> Iterator[Finding]:
     if wrong:
         yield Finding(
             Severity.WRONG,
-            "crash will show registers of the wrong CPU: it assigns notes in order, and one is absent",
+            f"crash {'would' if case.forecast else 'will'} show registers of the wrong CPU: "
+            "it assigns notes in order, and one is absent",
             cpus=tuple(taker for taker, _ in wrong),
             evidence=tuple(
-                f"crash shows CPU {owner}'s registers as CPU {taker}'s" for taker, owner in wrong[:8]
+                f"crash {'would show' if case.forecast else 'shows'} CPU {owner}'s registers as CPU {taker}'s"
+                for taker, owner in wrong[:8]
             ),
         )

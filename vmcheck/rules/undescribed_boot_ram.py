@@ -23,7 +23,8 @@ def undescribed_boot_ram(case: Case) -> Iterator[Finding]:
     if lost := undescribed(case.header, case.topology) & early:
         yield Finding(
             Severity.LOST,
-            "memory that was there at boot is in no part of the dump",
+            f"memory that was there at boot {'would be' if case.forecast else 'is'} in no part of "
+            f"{'a' if case.forecast else 'the'} dump",
             ranges=lost,
             evidence=("its sections have SECTION_IS_EARLY: it was not hot-added",),
         )

@@ -28,7 +28,9 @@ def undescribed_ram(case: Case) -> Iterator[Finding]:
         where = "PT_LOAD segment" if len(case.header.segments) else "bit of the first bitmap"
         yield Finding(
             Severity.LOST,
-            "hot-added memory is in no part of the dump: elfcorehdr was stale when the kernel crashed",
+            "hot-added memory would be in no part of a dump: elfcorehdr is stale"
+            if case.forecast
+            else "hot-added memory is in no part of the dump: elfcorehdr was stale when the kernel crashed",
             ranges=lost,
             evidence=(
                 f"online System RAM to the kernel, and no {where} describes it",
