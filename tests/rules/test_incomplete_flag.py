@@ -5,9 +5,11 @@ from dataclasses import replace
 
 import pytest
 
+from tests.builders import MiB
 from tests.rules.cases import COMPRESSED, DUMP, clean, findings, outcome
 from vmcheck.findings import Finding, Severity
 from vmcheck.header import DumpHeader
+from vmcheck.ranges import RangeSet
 
 RULE = "incomplete-flag"
 
@@ -20,8 +22,14 @@ RULE = "incomplete-flag"
     ],
 )
 def test_a_dump_that_says_it_is_incomplete_has_lost_something(dump: DumpHeader, field: str) -> None:
-    assert findings(RULE, replace(dump, incomplete=True)) == [
-        Finding(Severity.LOST, "makedumpfile marked the dump incomplete", evidence=(f"{field} is set",))
+    gone = RangeSet([(4 * MiB, 5 * MiB)])
+    assert findings(RULE, replace(dump, incomplete=True, cut=gone)) == [
+        Finding(
+            Severity.LOST,
+            "the dump is marked incomplete: makedumpfile ran out of space",
+            ranges=gone,
+            evidence=(f"{field} is set",),
+        )
     ]
 
 

@@ -23,4 +23,9 @@ def incomplete_flag(case: Case) -> Iterator[Finding]:
             if case.header.format is Format.ELF
             else "DUMP_DH_COMPRESSED_INCOMPLETE in disk_dump_header.status"
         )
-        yield Finding(Severity.LOST, "makedumpfile marked the dump incomplete", evidence=(f"{field} is set",))
+        yield Finding(
+            Severity.LOST,
+            "the dump is marked incomplete: makedumpfile ran out of space",
+            ranges=case.header.cut,
+            evidence=(f"{field} is set",),
+        )
