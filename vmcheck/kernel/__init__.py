@@ -8,14 +8,14 @@ from dataclasses import replace
 from typing import TypeVar
 from uuid import UUID
 
-from drgn import FaultError
+from drgn import BadDataError, FaultError, ObjectAbsentError, OutOfBoundsError
 
 from vmcheck.errors import VmcheckError
 from vmcheck.expected import map_notes, undescribed_ram
 from vmcheck.header import DumpHeader
 from vmcheck.kernel import cpus, crash_image, memory, pages
 from vmcheck.kernel.log import kernel_log
-from vmcheck.kernel.program import Kernel, Memory
+from vmcheck.kernel.program import Kernel, Memory, NoWayIn
 from vmcheck.ranges import EMPTY, RangeSet
 from vmcheck.topology import (
     Loss,
@@ -34,6 +34,9 @@ T2 = TypeVar("T2")
 # What drgn raises for memory, names, types and values that are not as they should be.
 UNREADABLE = (
     FaultError,
+    BadDataError,
+    OutOfBoundsError,
+    ObjectAbsentError,
     LookupError,
     AttributeError,
     ValueError,
@@ -54,9 +57,7 @@ def read_topology(
     """
     try:
         kernel = Kernel(header, dump_memory, symbols)
-    except VmcheckError as error:
-        if symbols is not None:
-            raise
+    except NoWayIn as error:
         return nothing_known(header, str(error))
 
     def attempt(structure: str, read: Callable[[], T]) -> T | Unknown:

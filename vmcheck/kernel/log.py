@@ -60,6 +60,8 @@ def kernel_log(kernel: Kernel) -> str:
     valid = np.isin(states >> shift, (COMMITTED, FINALIZED)) & (states << np.uint64(2) == ids << np.uint64(2))
     # A position with its lowest bit set has no text (NO_LPOS, FAILED_LPOS).
     valid &= begins & np.uint64(1) == 0
+    if (wanted := int(lengths[valid].sum())) > MAX_TEXT:
+        raise LookupError(f"the records have {wanted} bytes of text between them, which is not believed")
     text = _text(kernel, field(text_ring, "prb_data_ring.data"), text_size, begins[valid], nexts[valid])
     lines = []
     for begin, next_, length, time in zip(

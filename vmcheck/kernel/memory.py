@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from drgn import FaultError, Object, sizeof
+from drgn import FaultError, Object, Type, sizeof
 
 from vmcheck.exclusions import LOW_MEMORY, Exclusion
 from vmcheck.kernel.program import Kernel
@@ -32,7 +32,10 @@ MAX_SECTIONS = 1 << 26
 MAX_ROOTS = 16 << 20
 """Bytes of pointers to sections. x86_64 with 5-level paging has 2 MiB."""
 MAX_RESOURCES = 1 << 18
-MAX_BLOCKS = 1 << 20
+MAX_NODES = 1 << 15
+"""Of the xarray of memory blocks: 64 blocks each."""
+XA_CHUNK_SIZE = 64
+"""The most slots that an xarray's node has (include/linux/xarray.h)."""
 _RUN_LIMIT = 1 << 20
 """Bytes read at once where structures lie side by side."""
 
@@ -44,16 +47,19 @@ class SectionTable:
         """Raises LookupError where VMCOREINFO lacks an item, FaultError where the roots are lost."""
         self._kernel = kernel
         number = kernel.vmcoreinfo_number
-        self.section_size = 1 << number("NUMBER(SECTION_SIZE_BITS)")
-        count = 1 << max(0, number("NUMBER(MAX_PHYSMEM_BITS)") - number("NUMBER(SECTION_SIZE_BITS)"))
+        section, physical = number("NUMBER(SECTION_SIZE_BITS)"), number("NUMBER(MAX_PHYSMEM_BITS)")
+        if not 0 < section <= physical <= ADDRESS_LIMIT.bit_length() - 1:
+            raise LookupError(f"VMCOREINFO has SECTION_SIZE_BITS {section} and MAX_PHYSMEM_BITS {physical}")
+        self.section_size, count = 1 << section, 1 << physical - section
         roots, size = number("LENGTH(mem_section)"), number("SIZE(mem_section)")
         offset = number("OFFSET(mem_section.section_mem_map)")
         word = kernel.header.bits // 8
         if not (
             0 < count <= MAX_SECTIONS
             and 0 < roots <= min(count, MAX_ROOTS // word)
-            and size >= offset + word
+            and 0 <= offset <= size - word
             and size % word == 0
+            and size <= kernel.header.page_size
         ):
             raise LookupError(f"VMCOREINFO describes {count} sections in {roots} roots of {size} bytes each")
         self.unread: list[str] = []
@@ -134,7 +140,10 @@ class ResourceTree:
             address = int(pointer)
             if not address:
                 continue
-            if address in seen or len(seen) == MAX_RESOURCES:
+            if len(seen) == MAX_RESOURCES:
+                self.unread.append(f"there are more than {MAX_RESOURCES} resources")
+                break
+            if address in seen:
                 self.unread.append(f"the resource at {address:#x} is its own ancestor or sibling")
                 continue
             seen.add(address)
@@ -178,12 +187,10 @@ def blocks(kernel: Kernel, section_size: int) -> Blocks:
     Raises LookupError for kernels before Linux v5.8 (commit 4fb6eabf1037), which have none.
     """
     unread: list[str] = []
-    addresses = np.array(sorted(_xarray_entries(kernel, kernel.prog["memory_blocks"], unread)), np.uint64)
+    addresses = _xarray_entries(kernel, kernel.prog["memory_blocks"], unread)
     size = int(kernel.prog["sections_per_block"]) * section_size
     block_type = kernel.prog.type("struct memory_block")
-    fields = _gather(kernel, addresses, sizeof(block_type), unread)
-    first = _column(kernel, fields, block_type, "start_section_nr")
-    states = _column(kernel, fields, block_type, "state")
+    first, states = _columns(kernel, addresses, block_type, ("start_section_nr", "state"), unread)
     starts = first[first < ADDRESS_LIMIT // max(section_size, 1)].astype(np.int64) * section_size
     online = states[first < ADDRESS_LIMIT // max(section_size, 1)] == _mem_online(kernel)
     return Blocks(
@@ -204,25 +211,45 @@ def _mem_online(kernel: Kernel) -> int:
     return next((value for name, value in enumerators if name == "MEM_ONLINE"), 1)
 
 
-def _xarray_entries(kernel: Kernel, array: Object, unread: list[str]) -> Iterator[int]:
-    """Pointers stored in an xarray, node by node. Node pointers have 2 in their low bits."""
-    node_type = kernel.prog.type("struct xa_node")
-    offsets = {member.name: member.offset for member in node_type.members or ()}
-    slots_type = next(member.type for member in node_type.members or () if member.name == "slots")
-    slots = (slots_type.length or 0) if slots_type.kind.name == "ARRAY" else 0
-    pending, seen = [int(array.xa_head)], set[int]()
+def _xarray_entries(kernel: Kernel, array: Object, unread: list[str]) -> Words:
+    """Pointers stored in an xarray, ascending. Pointers to its nodes have 2 in their low bits."""
+    slots = kernel.prog.type("struct xa_node").member("slots")
+    offset, count = slots.offset, min(slots.type.length or 0, XA_CHUNK_SIZE)
+    pending, seen = [np.array([int(array.xa_head)], np.uint64)], set[int]()
+    stored = [np.empty(0, np.uint64)]
     while pending:
-        entry = pending.pop()
-        if not entry or entry in seen or len(seen) >= MAX_BLOCKS:
-            continue
-        seen.add(entry)
-        if entry & 3 == 0:
-            yield entry
-        elif entry & 3 == 2 and entry > 4096:
+        entries = pending.pop()
+        low_bits = entries & np.uint64(3)
+        stored.append(entries[(low_bits == 0) & (entries != 0)])
+        for entry in entries[(low_bits == 2) & (entries > 4096)].tolist():
+            if entry in seen or len(seen) >= MAX_NODES:
+                continue
+            seen.add(entry)
             try:
-                pending += kernel.words(entry - 2 + offsets["slots"], slots).tolist()
+                pending.append(kernel.words(entry - 2 + offset, count))
             except FaultError as error:
                 unread.append(f"the xarray node at {entry - 2:#x}: {error}")
+    found = np.sort(np.concatenate(stored))
+    return np.asarray(found[np.diff(found, prepend=np.uint64(0)) != 0])
+
+
+def _columns(
+    kernel: Kernel, addresses: Words, type_: Type, names: Sequence[str], unread: list[str]
+) -> list[Words]:
+    """Integer members of the structures at ascending addresses; none but the bytes they span are kept."""
+    members = [type_.member(name) for name in names]
+    places = [(member.offset, sizeof(member.type)) for member in members]
+    begin, end = min(place for place, _ in places), max(place + size for place, size in places)
+    # Sorted again, for a wild address may have wrapped.
+    rows = _gather(kernel, np.sort(addresses + np.uint64(begin)), end - begin, unread)
+    order = "<" if kernel.header.byteorder == "little" else ">"
+    return [
+        np.ascontiguousarray(rows[:, place - begin : place - begin + size])
+        .view(f"{order}u{size}")
+        .reshape(-1)
+        .astype(np.uint64)
+        for place, size in places
+    ]
 
 
 def _gather(kernel: Kernel, addresses: Words, size: int, unread: list[str]) -> npt.NDArray[np.uint8]:
@@ -252,24 +279,16 @@ def _neighbours(addresses: Words, size: int) -> Iterator[tuple[int, int]]:
     gaps = np.flatnonzero(np.diff(addresses) > max(4096, size)) + 1
     for end in [*gaps.tolist(), len(addresses)]:
         while begin < end:
-            limit = int(np.searchsorted(addresses, addresses[begin] + np.uint64(_RUN_LIMIT)))
+            last = min(int(addresses[begin]) + _RUN_LIMIT, (1 << 64) - 1)
+            limit = int(np.searchsorted(addresses, np.uint64(last)))
             yield begin, min(end, limit)
             begin = min(end, limit)
-
-
-def _column(kernel: Kernel, rows: npt.NDArray[np.uint8], type_: object, name: str) -> Words:
-    """One integer member of gathered structures."""
-    member = next(member for member in type_.members if member.name == name)  # type: ignore[attr-defined]
-    size = sizeof(member.type)
-    order = "<" if kernel.header.byteorder == "little" else ">"
-    raw = np.ascontiguousarray(rows[:, member.offset : member.offset + size])
-    return raw.view(f"{order}u{size}").reshape(-1).astype(np.uint64)
 
 
 def excluded(kernel: Kernel, tree: ResourceTree) -> tuple[Exclusion, ...]:
     """What a healthy header leaves out: see exclusions.py and crash_prepare_elf64_headers()."""
     found = []
-    if kernel.header.machine in ("x86_64", "i386"):
+    if kernel.header.machine in ("x86_64", "i686"):
         found.append(Exclusion("the first MiB, which the crash kernel itself uses", LOW_MEMORY))
     crash = tree.named("Crash kernel")
     for name in ("crashk_res", "crashk_low_res"):

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from drgn import (
     Architecture,
+    BadDataError,
     FaultError,
     FindObjectFlags,
     MissingDebugInfoError,
@@ -41,9 +42,9 @@ os.environ["DRGN_DISABLE_PLUGINS"] = "*"
 
 ARCHITECTURES = {
     "x86_64": Architecture.X86_64,
-    "i386": Architecture.I386,
+    "i686": Architecture.I386,
     "aarch64": Architecture.AARCH64,
-    "arm": Architecture.ARM,
+    "armv7l": Architecture.ARM,
     "ppc64": Architecture.PPC64,
     "ppc64le": Architecture.PPC64,
     "riscv64": Architecture.RISCV64,
@@ -78,11 +79,19 @@ VARIABLES = {
 }
 
 
+MAX_READ = 64 << 20
+"""Bytes. The largest things that are read are BTF and the names in kallsyms, 2 to 6 MB."""
+
+
 class Memory(Protocol):
     """A dump's physical memory."""
 
     def read(self, address: int, size: int) -> bytes:
         """Raises PageNotStored for what the dump does not hold."""
+
+
+class NoWayIn(VmcheckError):
+    """Nothing of the kernel can be read at all."""
 
 
 class Kernel:
@@ -91,12 +100,13 @@ class Kernel:
     def __init__(self, header: DumpHeader, memory: Memory, symbols: str | None = None) -> None:
         """``symbols`` is a vmlinux with DWARF, or a small symbol file.
 
-        Raises VmcheckError where nothing of the kernel can be read at all.
+        Raises NoWayIn where nothing of the kernel can be read at all, and other
+        VmcheckErrors for unfit ``symbols``.
         """
         if header.machine not in ARCHITECTURES:
-            raise VmcheckError(f"{header.path}: drgn reads no {header.machine} kernels")
+            raise NoWayIn(f"{header.path}: drgn reads no {header.machine} kernels")
         if not header.vmcoreinfo_notes:
-            raise VmcheckError(f"{header.path}: no VMCOREINFO, so the kernel's memory has no way in")
+            raise NoWayIn(f"{header.path}: no VMCOREINFO, so the kernel's memory has no way in")
         self.header = header
         self.faults: list[Fault] = []
         self.remarks: list[str] = []
@@ -123,8 +133,8 @@ class Kernel:
             self.prog = Program(platform, vmcoreinfo=vmcoreinfo)
             self.prog.add_memory_segment(0, 1 << 57, self._read_physical, physical=True)
             self.prog.set_linux_kernel_custom(vmcoreinfo, False)
-        except (ValueError, LookupError, FaultError, OverflowError) as error:
-            raise VmcheckError(f"{self.header.path}: VMCOREINFO: {error}") from None
+        except (ValueError, LookupError, FaultError, BadDataError, OverflowError) as error:
+            raise NoWayIn(f"{self.header.path}: VMCOREINFO: {error}") from None
 
     def _read_physical(self, address: int, size: int, offset: int, physical: bool) -> bytes:
         if self._translated is not None:
@@ -149,21 +159,26 @@ class Kernel:
     # Types and symbols, in the order of preference of docs/architecture.md.
 
     def _describe(self, symbols: str | None) -> None:
+        given = None
         if symbols is not None:
             # Here, for zipfile and pyelftools are a sixth of a check's time to import.
             from vmcheck.kernel.symbol_file import SymbolFile
 
-            if not SymbolFile.recognises(symbols):
-                if self._load_vmlinux(symbols):
-                    return
-                symbols = None
+            if SymbolFile.recognises(symbols):
+                given = SymbolFile(symbols)
+            elif self._load_vmlinux(symbols):
+                return
         try:
             with self.reading("kallsyms"):
-                self.symbols = (symbols and self._symbol_file(symbols)) or self._kallsyms()
+                if given and self._belongs(given.path, given.build_id):
+                    given.kernel_offset = self.kernel_offset()
+                    self.symbols = given
+                else:
+                    self.symbols = self._kallsyms()
             self._add_finders()
             with self.reading("BTF"):
                 self._load_btf()
-        except (FaultError, LookupError, ValueError, OverflowError, VmcheckError) as error:
+        except (FaultError, BadDataError, LookupError, ValueError, OverflowError, VmcheckError) as error:
             self.remarks.append(f"the kernel's own types could not be had: {error}")
 
     def _load_vmlinux(self, path: str) -> bool:
@@ -188,15 +203,12 @@ class Kernel:
             return False
         return True
 
-    def _symbol_file(self, path: str) -> SymbolFile | None:
-        from vmcheck.kernel.symbol_file import SymbolFile
-
-        file = SymbolFile(path, self.kernel_offset())
-        return file if self._belongs(path, file.build_id) else None
-
     def kernel_offset(self) -> int:
         """KASLR's: by how much the kernel image lies above its link-time address."""
-        return int(self.header.vmcoreinfo.get("KERNELOFFSET", "0"), 16)
+        value = self.header.vmcoreinfo.get("KERNELOFFSET", "0")
+        if not re.fullmatch("[0-9a-f]{1,16}", value):
+            raise SymbolError(f"VMCOREINFO has KERNELOFFSET {value!r}")
+        return int(value, 16)
 
     def _kallsyms(self) -> Kallsyms:
         stext = self.vmcoreinfo_symbol("_stext")
@@ -254,6 +266,9 @@ class Kernel:
 
     def read(self, address: int, size: int) -> bytes:
         """Virtual memory. Raises FaultError."""
+        address %= 1 << self.header.bits
+        if size > MAX_READ:
+            raise FaultError(f"{size:#x} bytes at once: no structure of a kernel is that large", address)
         return bytes(self.prog.read(address, size))
 
     def physical(self, address: int) -> int:

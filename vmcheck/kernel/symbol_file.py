@@ -15,22 +15,38 @@ from pathlib import Path
 from vmcheck.errors import VmcheckError
 from vmcheck.kernel.symbols import Symbol, SymbolError
 
-_LIMITS = {"build-id": 256, "btf": 64 << 20, "symbols": 64 << 20}
+_LIMITS = {"build-id": 256, "btf": 64 << 20, "symbols": 32 << 20}
 """Bytes of each member."""
 _TIMESTAMP = (1980, 1, 1, 0, 0, 0)
 """Of every member, so that the same kernel gives the same file."""
 
 
+# What zipfile raises for archives that are damaged or use what no symbol file does.
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    KeyError,
+    OSError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    OverflowError,
+)
+
+
 class SymbolFile:
     """A symbol file, read whole: a few MB."""
 
-    def __init__(self, path: str, kernel_offset: int = 0) -> None:
-        """``kernel_offset`` is the dump's KERNELOFFSET. Raises SymbolError for anything unfit."""
+    def __init__(self, path: str) -> None:
+        """Raises SymbolError for anything unfit."""
+        self.path = path
+        self.kernel_offset = 0
+        """The dump's KERNELOFFSET, by which its symbols lie above the file's."""
         self.source = f"symbol file {Path(path).name}"
         try:
             with zipfile.ZipFile(path) as archive:
                 members = {name: self._member(archive, path, name) for name in _LIMITS}
-        except (zipfile.BadZipFile, zlib.error, KeyError, OSError, EOFError, RuntimeError) as error:
+        except _DAMAGED as error:
             raise SymbolError(f"{path}: not a vmcheck symbol file: {error}") from None
         self.build_id = members["build-id"].decode("ascii", "backslashreplace")
         self.btf = members["btf"]
@@ -38,8 +54,8 @@ class SymbolFile:
         try:
             for line in members["symbols"].decode("ascii").splitlines():
                 address, kind, name = line.split(" ", 2)
-                self._symbols.setdefault(name, Symbol(name, kind, int(address, 16) + kernel_offset))
-        except (UnicodeDecodeError, ValueError) as error:
+                self._symbols.setdefault(name, Symbol(name, kind, int(address, 16)))
+        except ValueError as error:
             raise SymbolError(f"{path}: symbols: {error}") from None
 
     @staticmethod
@@ -56,7 +72,7 @@ class SymbolFile:
 
     def address(self, name: str) -> int | None:
         symbol = self._symbols.get(name)
-        return symbol.address if symbol else None
+        return (symbol.address + self.kernel_offset) % (1 << 64) if symbol else None
 
     def __iter__(self) -> Iterator[Symbol]:
         return iter(self._symbols.values())
