@@ -194,6 +194,7 @@ def test_a_qemu_that_cannot_start_says_why(tmp_path: Path) -> None:
         initrd=tmp_path / "initrd",
         command_line="",
         share=tmp_path,
+        mounts={},
         console=tmp_path / "console.log",
     )
     with pytest.raises(LabError, match="QEMU did not start: qemu: no such machine"), machine:
