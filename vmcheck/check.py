@@ -47,6 +47,11 @@ class Report:
     """Why, at what cost, and what to do."""
 
     @property
+    def forecast(self) -> bool:
+        """Of a kernel that has not crashed: what its dump would lack."""
+        return self.header.forecast
+
+    @property
     def named_findings(self) -> tuple[tuple[str, Finding], ...]:
         """(rule, finding), worst first, in the order of the rules within one severity."""
         order = list(Severity)

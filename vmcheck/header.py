@@ -163,6 +163,11 @@ class DumpHeader:
         return found
 
     @property
+    def forecast(self) -> bool:
+        """The kernel is alive: a dump would have these headers, were it to crash now."""
+        return self.producer is Producer.LOADED
+
+    @property
     def filtered(self) -> RangeSet:
         """Described and not stored: left out by the dump level. Never *missing*."""
         return self.described - self.stored - self.absent_parts

@@ -80,7 +80,7 @@ def show(report: Report, console: Console, ascii_only: bool = False) -> None:
 
     width = _fitting(console.width)
     kept = memory(report)
-    bar = list(_bar(kept, width - 2, ASCII_GLYPHS if ascii_only else GLYPHS))
+    bar = list(_bar(kept, report.forecast, width - 2, ASCII_GLYPHS if ascii_only else GLYPHS))
     for line in _lines(report, kept, width, bar):
         console.print(Text.assemble(*((plain(span.text), span.style) for span in line)), soft_wrap=True)
 
@@ -126,7 +126,7 @@ def _heading(text: str) -> Iterator[Line]:
     yield (Span(text, "bold underline"),)
 
 
-def _bar(kept: Memory, width: int, glyphs: dict[Fate, str]) -> Iterator[Line]:
+def _bar(kept: Memory, forecast: bool, width: int, glyphs: dict[Fate, str]) -> Iterator[Line]:
     """All memory in address order, its holes squeezed out, and what the glyphs mean."""
     fates = cells(kept.all, kept.fates, width)
     if not fates:
@@ -141,7 +141,7 @@ def _bar(kept: Memory, width: int, glyphs: dict[Fate, str]) -> Iterator[Line]:
             if kept.fates[fate]
             for span in (
                 Span(glyphs[fate], STYLES[fate]),
-                Span(f" {words.size(kept.size(fate))} {words.FATE[fate]}   "),
+                Span(f" {words.size(kept.size(fate))} {words.fate(fate, forecast)}   "),
             )
         ),
     )
@@ -244,7 +244,7 @@ def _rightly_absent(report: Report, width: int) -> Iterator[Line]:
 
 
 def _looked_at(report: Report, kept: Memory, width: int) -> Iterator[Line]:
-    yield from _heading("The dump")
+    yield from _heading(words.subject(report))
     yield from _facts(words.dump_facts(report, kept), width)
     yield from _heading("The kernel")
     yield from _facts(words.kernel_facts(report), width)

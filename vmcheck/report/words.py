@@ -48,6 +48,16 @@ FATE_AT_LENGTH: Mapping[Fate, str] = {
     Fate.STORED: "described, and its bytes are in the file",
 }
 
+
+def fate(each: Fate, forecast: bool) -> str:
+    return "described" if forecast and each is Fate.STORED else FATE[each]
+
+
+def fate_at_length(each: Fate, forecast: bool) -> str:
+    told = {Fate.MISSING: "the kernel has it and a dump would not", Fate.STORED: "a dump would have it"}
+    return (told if forecast else {}).get(each, FATE_AT_LENGTH[each])
+
+
 REGISTERS: Mapping[Registers, str] = {
     Registers.LOST: "never saved",
     Registers.RECOVERABLE: "recoverable",
@@ -183,6 +193,10 @@ def _complete(report: Report) -> str:
         parts.append(f"all {size((ram & report.header.described).size)} of RAM that it should")
     if not isinstance(online, Unknown) and not isinstance(report.topology.saved_notes, Unknown):
         parts.append(f"the registers of {_every(len(online))}")
+    if report.forecast:
+        # Where there is nothing to compare, elfcorehdr is made by the capture kernel.
+        whole = f"a dump of {joined(parts)}" if parts else "a dump, and its header is made after the crash"
+        return f"a crash now would leave {whole}"
     if not parts:
         looked = report.outcomes_in(State.CLEAN) + report.outcomes_in(State.FOUND)
         return f"nothing is missing by the {count(len(looked), 'rule')} that apply"
@@ -206,6 +220,8 @@ def _incomplete(report: Report) -> str:
     described, losses = report.header.described, report.of(Severity.LOST)
     others = [finding for finding in losses if not (finding.ranges - described or finding.cpus)]
     more = f" (and {count(len(others), 'more finding')})" if others else ""
+    if report.forecast:
+        return f"{joined(parts)} would not be in a dump if this kernel crashed now{more}"
     return f"{joined(parts)} {'are' if report.lost_cpus else 'is'} not in this dump{more}"
 
 
@@ -309,6 +325,10 @@ def compared(comparison: Comparison) -> str:
 # What was looked at
 
 
+def subject(report: Report) -> str:
+    return "The loaded elfcorehdr" if report.forecast else "The dump"
+
+
 def file_name(header: DumpHeader) -> str:
     """Without its folder, which says more of the reader's machine than of the dump."""
     return PurePath(header.path).name
@@ -350,7 +370,9 @@ def dump_level(level: int) -> str:
 
 
 def _amounts(header: DumpHeader, kept: Memory) -> str:
-    parts = [f"{size(kept.size(fate))} {FATE[fate]}" for fate in DESCRIBED if kept.fates[fate]]
+    parts = [
+        f"{size(kept.size(each))} {fate(each, header.forecast)}" for each in DESCRIBED if kept.fates[each]
+    ]
     return f"{size(header.described.size)} described: {', '.join(parts) or 'none'}"
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from vmcheck.findings import Finding, Outcome, State
-from vmcheck.header import DumpHeader, Producer
+from vmcheck.header import DumpHeader
 from vmcheck.topology import NotKnown, Topology
 
 
@@ -28,8 +28,7 @@ class Case:
 
     @property
     def forecast(self) -> bool:
-        """The kernel is alive, and the header is what a dump would have were it to crash now."""
-        return self.header.producer is Producer.LOADED
+        return self.header.forecast
 
 
 class Inapplicable(Exception):

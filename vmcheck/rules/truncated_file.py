@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from vmcheck.findings import Finding, Severity
 from vmcheck.rules import Case, rule
+from vmcheck.rules.applies import needs_file
 
 
 @rule
@@ -15,6 +16,7 @@ def truncated_file(case: Case) -> Iterator[Finding]:
     limit. The pages behind the end are gone. Look for the capture kernel's messages, and
     compare the size with the original's before anything else.
     """
+    needs_file(case)
     header = case.header
     if header.file_size < header.expected_size:
         yield Finding(
