@@ -22,6 +22,7 @@ from vmcheck.cli.output import CannotWrite
 from vmcheck.cli.preflight import preflight
 from vmcheck.cli.schema import schema
 from vmcheck.cli.symbols import symbols
+from vmcheck.cli.watch import watch
 from vmcheck.errors import VmcheckError
 
 HELP = """Say what a Linux kernel crash dump lacks, and why.
@@ -44,7 +45,7 @@ def cli() -> None:
     pass
 
 
-for command in (check, preflight, explain, expect, distill, symbols, schema):
+for command in (check, preflight, watch, explain, expect, distill, symbols, schema):
     cli.add_command(command)
 
 
