@@ -7,18 +7,21 @@ from vmcheck.errors import VmcheckError
 from vmcheck.examine import in_child
 from vmcheck.formats import open_dump, vmlinux
 from vmcheck.kernel.program import Kernel
-from vmcheck.kernel.symbol_file import write_symbol_file
+from vmcheck.kernel.symbol_file import ABSOLUTE, write_symbol_file
 from vmcheck.kernel.symbols import Kallsyms, Symbol
 
-_DATA = frozenset("bBdDrRvVgG")
-"""nm(1)'s letters for what is no function. A check asks for no function."""
+_PER_CPU_OFFSETS = range(1 << 20)
+"""Where x86_64's per-CPU variables have their symbols, until v6.15. No kernel image begins below."""
 
 
 def collect_symbols(source: str, output: str) -> int:
     """Write ``output`` from a vmlinux or a dump; returns how many symbols it has. Raises VmcheckError."""
     if vmlinux.is_executable(source):
         build_id, btf = vmlinux.build_id(source), vmlinux.btf(source)
-        symbols = [Symbol(name, "D", address) for name, address in vmlinux.data_symbols(source)]
+        symbols = [
+            Symbol(name, ABSOLUTE if address in _PER_CPU_OFFSETS else "D", address)
+            for name, address in vmlinux.data_symbols(source)
+        ]
     else:
         build_id, btf, symbols = _of_dump(source)
     if not build_id:
@@ -34,12 +37,12 @@ def _of_dump(path: str) -> tuple[str | None, bytes, list[Symbol]]:
             kernel = Kernel(dump.header, dump.memory)
             if not isinstance(kernel.symbols, Kallsyms) or not kernel.has_types:
                 raise VmcheckError(f"{path}: {'; '.join(kernel.remarks)}")
-            offset, stext = kernel.kernel_offset(), kernel.vmcoreinfo_symbol("_stext")
-            # Below _stext are the offsets of per-CPU variables, which KASLR does not move.
+            # Not by nm(1)'s letter: 7.2 kernels have T for much of .data.
+            offset, data = kernel.kernel_offset(), kernel.symbols.address("_etext") or 0
             return kernel.own_btf(), [
-                symbol._replace(address=symbol.address - offset)
+                symbol if symbol.kind == ABSOLUTE else symbol._replace(address=symbol.address - offset)
                 for symbol in kernel.symbols
-                if symbol.kind in _DATA and symbol.address >= stext
+                if symbol.kind == ABSOLUTE or symbol.address >= data
             ]
 
         btf, symbols = in_child(read)

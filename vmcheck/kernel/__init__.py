@@ -100,7 +100,7 @@ def read_topology(
         ),
         banner=attempt("linux_banner", lambda: _banner(kernel)),
         boot_id=attempt("sysctl_bootid", lambda: _boot_id(kernel)) if log else Unknown("left out"),
-        crash_hotplug=_has_crash_hotplug(kernel),
+        crash_hotplug=typed("struct kimage", lambda: _has_crash_hotplug(kernel)),
         faults=tuple(kernel.faults),
         remarks=tuple(kernel.remarks),
     )
@@ -113,8 +113,11 @@ def read_topology(
     # Faults from here on are the loss itself, which is told as such.
     running = topology.online_cpus
     walked = _then(running, lambda cpus: typed("tasks", lambda: tasks.read_tasks(kernel, missing, cpus)))
-    sections, loss = topology.sections, None
-    if missing and not isinstance(table, Unknown) and not isinstance(sections, Unknown):
+    sections = topology.sections
+    loss: Loss | Unknown | None = None
+    if isinstance(table, Unknown) or isinstance(sections, Unknown):
+        loss = Unknown("mem_section could not be read") if missing else None
+    elif missing:
         loss = Loss(
             missing,
             pages=attempt("struct page", lambda: impact.lost_pages(kernel, table, missing)),
@@ -129,6 +132,7 @@ def read_topology(
 
 
 def _missing_memory(header: DumpHeader, topology: Topology) -> RangeSet:
+    """What no header describes, and what a truncated or incomplete file does not hold after all."""
     try:
         return undescribed_ram(header, topology)
     except NotKnown:
@@ -157,16 +161,9 @@ def _boot_id(kernel: Kernel) -> str | Unknown:
     return str(UUID(bytes=value)) if any(value) else Unknown("sysctl_bootid was never generated")
 
 
-def _has_crash_hotplug(kernel: Kernel) -> bool | Unknown:
-    """crash_handle_hotplug_event() is CONFIG_CRASH_HOTPLUG's."""
-    if kernel.symbols is not None:
-        return kernel.symbols.address("crash_handle_hotplug_event") is not None
-    if not kernel.has_types:
-        return Unknown("the kernel's symbols are not known")
-    try:
-        return bool(kernel.prog.symbol("crash_handle_hotplug_event"))
-    except LookupError:
-        return False
+def _has_crash_hotplug(kernel: Kernel) -> bool:
+    """elfcorehdr_updated is CONFIG_CRASH_HOTPLUG's."""
+    return kernel.prog.type("struct kimage").has_member("elfcorehdr_updated")
 
 
 def _then(fact: T | Unknown, use: Callable[[T], T2 | Unknown]) -> T2 | Unknown:

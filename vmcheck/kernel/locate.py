@@ -14,6 +14,7 @@ token_index is 256 ascending u16 which point at NUL-ended strings right before i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 
 import numpy as np
 from drgn import FaultError
@@ -22,10 +23,12 @@ from vmcheck.kernel.symbols import SymbolError
 
 IMAGE_LIMIT = 256 << 20
 """Bytes searched from _stext on. KERNEL_IMAGE_SIZE is 1 GiB, most of it room for modules."""
-TABLES_LIMIT = 8 << 20
+TABLES_LIMIT = 4 << 20
 """Bytes that all the tables together may have. Debian's 5.10 has 2.5 MB."""
 MARKERS_LIMIT = 1 << 18
 """Bytes: of 16 million symbols."""
+MAX_CANDIDATES = 64
+"""Places that are looked at closely, which takes some milliseconds each. A kernel has one or two."""
 _PAGE = 4096
 _CHUNK = 2 << 20
 _TOKENS = 256
@@ -35,11 +38,16 @@ _TOKEN_INDEX_SIZE = 2 * _TOKENS
 class Image:
     """The kernel image by virtual address. What cannot be read, such as freed init memory, is zeros."""
 
-    def __init__(self, read: Callable[[int, int], bytes], start: int) -> None:
-        """``read`` raises FaultError. ``start`` is _stext."""
+    def __init__(self, read: Callable[[int, int], bytes], stext: int, data: int | None) -> None:
+        """``read`` raises FaultError. ``data`` is the lowest known address of a variable, if any."""
         self._read = read
-        self.start = start
-        self.end = min(start + IMAGE_LIMIT, (1 << 64) - _CHUNK)
+        self.start = stext
+        last = min(stext + IMAGE_LIMIT, (1 << 64) - 2 * _CHUNK)
+        self.end = min(data, last) if data else last
+
+    def chunks(self) -> Iterator[int]:
+        """Addresses, _CHUNK apart, from the end down: .rodata stands after the text, before the data."""
+        return reversed(range(self.start, self.end, _CHUNK))
 
     def read(self, address: int, size: int) -> bytes:
         try:
@@ -53,14 +61,20 @@ class Image:
 
 def kallsyms(image: Image, byteorder: str) -> Mapping[str, int]:
     """Virtual address of each ``kallsyms_*`` table, without the prefix. Raises SymbolError."""
-    for chunk in range(image.start, image.end, _CHUNK):
+    for token_index in islice(_candidates(image, byteorder), MAX_CANDIDATES):
+        base = max(image.start, token_index - TABLES_LIMIT)
+        before = image.read(base, token_index + _TOKEN_INDEX_SIZE - base)
+        if tables := _tables(before, token_index - base, byteorder):
+            return {name: base + offset for name, offset in tables.items()}
+    raise SymbolError("VMCOREINFO does not name kallsyms, and no table of its shape is in the kernel image")
+
+
+def _candidates(image: Image, byteorder: str) -> Iterator[int]:
+    """Addresses of what could be token_index."""
+    for chunk in image.chunks():
         data = image.read(chunk, _CHUNK + _TOKEN_INDEX_SIZE)
         for place in _token_indexes(data, byteorder):
-            base = max(image.start, chunk + place - TABLES_LIMIT)
-            before = image.read(base, chunk + place + _TOKEN_INDEX_SIZE - base)
-            if tables := _tables(before, chunk + place - base, byteorder):
-                return {name: base + offset for name, offset in tables.items()}
-    raise SymbolError("VMCOREINFO does not name kallsyms, and no table of its shape is in the kernel image")
+            yield chunk + place
 
 
 def _tables(data: bytes, token_index: int, byteorder: str) -> dict[str, int] | None:

@@ -329,7 +329,9 @@ class Kernel:
 
     def image(self) -> locate.Image:
         """The kernel image, to be searched for what has no symbol."""
-        return locate.Image(self._search, self.vmcoreinfo_symbol("_stext"))
+        stext = self.vmcoreinfo_symbol("_stext")
+        variables = [address for address in self._vmcoreinfo_symbols().values() if address > stext]
+        return locate.Image(self._search, stext, min(variables, default=None))
 
     def _search(self, address: int, size: int) -> bytes:
         """As ``read``, where nothing is known to be there: what is absent is no loss."""

@@ -17,6 +17,8 @@ from vmcheck.kernel.symbols import Symbol, SymbolError
 
 _LIMITS = {"build-id": 256, "btf": 64 << 20, "symbols": 32 << 20}
 """Bytes of each member."""
+ABSOLUTE = "A"
+"""nm(1)'s letter for what KASLR does not move: offsets of per-CPU variables."""
 _TIMESTAMP = (1980, 1, 1, 0, 0, 0)
 """Of every member, so that the same kernel gives the same file."""
 
@@ -72,7 +74,9 @@ class SymbolFile:
 
     def address(self, name: str) -> int | None:
         symbol = self._symbols.get(name)
-        return (symbol.address + self.kernel_offset) % (1 << 64) if symbol else None
+        if symbol is None or symbol.kind == ABSOLUTE:
+            return symbol and symbol.address
+        return (symbol.address + self.kernel_offset) % (1 << 64)
 
     def __iter__(self) -> Iterator[Symbol]:
         return iter(self._symbols.values())

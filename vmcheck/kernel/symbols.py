@@ -17,6 +17,8 @@ import numpy.typing as npt
 
 from vmcheck.errors import VmcheckError
 
+KSYM_NAME_LEN = 512
+"""Bytes: of a name, and so of a token."""
 MAX_SYMBOLS = 4 << 20
 MAX_NAMES = 64 << 20
 """Bytes. Debian's 6.12 has 2.2 MB of names for 190,000 symbols."""
@@ -84,14 +86,18 @@ class Kallsyms:
 
     def _read_tokens(self, read: Read, tables: Mapping[str, int]) -> list[bytes]:
         index = np.frombuffer(read(tables["token_index"], 512), self._order + "u2").tolist()
-        # Tokens are at most KSYM_NAME_LEN; the table stands right before its index since v2.6.
-        size = min(index[255] + 512, max(tables["token_index"] - tables["token_table"], index[255] + 1))
+        # The table stands right before its index since v2.6.
+        size = min(
+            index[255] + KSYM_NAME_LEN, max(tables["token_index"] - tables["token_table"], index[255] + 1)
+        )
         table = read(tables["token_table"], size)
         tokens = []
         for offset in index:
-            end = table.find(b"\0", offset)
+            end = table.find(b"\0", offset, offset + KSYM_NAME_LEN)
             if end < 0:
-                raise SymbolError(f"a kallsyms token begins at {offset:#x} of {len(table):#x} and never ends")
+                raise SymbolError(
+                    f"a kallsyms token begins at {offset:#x} and does not end within {KSYM_NAME_LEN} bytes"
+                )
             tokens.append(table[offset:end])
         return tokens
 
