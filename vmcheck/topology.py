@@ -234,7 +234,7 @@ class Modules:
 
 @dataclass(frozen=True)
 class Loss:
-    """What lay in the memory that no header describes. Only looked for where some is missing."""
+    """What lay in missing memory: what no header describes, and what a file that was cut off lacks."""
 
     memory: RangeSet
     pages: LostPages | Unknown

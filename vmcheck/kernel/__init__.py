@@ -16,7 +16,7 @@ from vmcheck.header import DumpHeader
 from vmcheck.kernel import cpus, crash_image, memory, pages
 from vmcheck.kernel.log import kernel_log
 from vmcheck.kernel.program import Kernel, Memory, NoWayIn
-from vmcheck.ranges import EMPTY, RangeSet
+from vmcheck.ranges import RangeSet
 from vmcheck.topology import (
     Loss,
     NotKnown,
@@ -134,9 +134,9 @@ def read_topology(
 def _missing_memory(header: DumpHeader, topology: Topology) -> RangeSet:
     """What no header describes, and what a truncated or incomplete file does not hold after all."""
     try:
-        return undescribed_ram(header, topology)
+        return undescribed_ram(header, topology) | header.cut
     except NotKnown:
-        return EMPTY
+        return header.cut
 
 
 def _lacks_registers(header: DumpHeader, topology: Topology) -> bool:
@@ -163,7 +163,7 @@ def _boot_id(kernel: Kernel) -> str | Unknown:
 
 def _has_crash_hotplug(kernel: Kernel) -> bool:
     """elfcorehdr_updated is CONFIG_CRASH_HOTPLUG's."""
-    return kernel.prog.type("struct kimage").has_member("elfcorehdr_updated")
+    return bool(kernel.prog.type("struct kimage").has_member("elfcorehdr_updated"))
 
 
 def _then(fact: T | Unknown, use: Callable[[T], T2 | Unknown]) -> T2 | Unknown:
