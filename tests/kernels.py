@@ -250,8 +250,9 @@ class Machine:
     def kernel(self, directory: Path) -> Kernel:
         return Kernel(self.header(directory), self, self.symbol_file(directory))
 
-    def topology(self, directory: Path) -> Topology:
-        return read_topology(self.header(directory), self, self.symbol_file(directory))
+    def topology(self, directory: Path, symbols: str | None = None) -> Topology:
+        """What a check is told, by its own symbol file or another."""
+        return read_topology(self.header(directory), self, symbols or self.symbol_file(directory))
 
     def vmcore(
         self,

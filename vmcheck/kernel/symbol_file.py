@@ -55,8 +55,10 @@ class SymbolFile:
         self._symbols: dict[str, Symbol] = {}
         try:
             for line in members["symbols"].decode("ascii").splitlines():
-                address, kind, name = line.split(" ", 2)
-                self._symbols.setdefault(name, Symbol(name, kind, int(address, 16)))
+                text, kind, name = line.split(" ", 2)
+                if (address := int(text, 16)) >> 64:
+                    raise ValueError(f"{text[:20]} is no address")
+                self._symbols.setdefault(name, Symbol(name, kind, address))
         except ValueError as error:
             raise SymbolError(f"{path}: symbols: {error}") from None
 
@@ -66,6 +68,8 @@ class SymbolFile:
         return zipfile.is_zipfile(path)
 
     def _member(self, archive: zipfile.ZipFile, path: str, name: str) -> bytes:
+        if archive.getinfo(name).compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise SymbolError(f"{path}: {name} is neither stored nor deflated")
         with archive.open(name) as member:
             data = member.read(_LIMITS[name] + 1)
         if len(data) > _LIMITS[name]:
