@@ -17,6 +17,9 @@ from vmcheck.errors import VmcheckError
 
 STDOUT = "-"
 
+Tell = Callable[[str], None] | None
+"""Where to say what is going on."""
+
 
 class CannotWrite(VmcheckError):
     """An output cannot be written, or must not be."""
@@ -79,7 +82,7 @@ def _discard_stdout() -> None:
 
 
 @contextlib.contextmanager
-def progress() -> Iterator[Callable[[str], None] | None]:
+def progress() -> Iterator[Tell]:
     """Where to tell what is going on: a line on standard error after the first second, on a terminal only.
 
     A timer signal and not a thread: the kernel is asked in a forked child.

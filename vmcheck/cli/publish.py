@@ -12,7 +12,10 @@ import click
 from vmcheck.cli.output import STDOUT, forbid_overwriting, to_stdout, write
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from vmcheck.check import Report
+    from vmcheck.report.folder import Checked
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -57,8 +60,41 @@ class Wanted(NamedTuple):
 
             write(self.junit_file, junit(report, severity))
         if STDOUT not in self._outputs():
-            _print(report)
+            from vmcheck.report import terminal
+
+            _print(
+                lambda: terminal.render(report, PIPE_WIDTH),
+                lambda console, ascii_only: terminal.show(report, console, ascii_only),
+            )
         return int(report.exit_status(severity))
+
+    def publish_folder(self, folder: str, entries: Sequence[Checked]) -> int:
+        """As :meth:`publish`, of every dump in a folder: JSON is a line a dump, JUnit a suite a dump."""
+        from vmcheck.findings import Severity
+        from vmcheck.report import terminal
+        from vmcheck.report.folder import worst_status
+
+        severity = Severity(self.fail_on)
+        if self.json_file is not None:
+            from vmcheck.report.document import to_json_line
+
+            write(self.json_file, b"".join(to_json_line(entry, severity) for entry in entries))
+        if self.html_file is not None:
+            from vmcheck.report.page import page
+
+            (only,) = entries
+            if only.report is not None:
+                write(self.html_file, page(only.report).encode())
+        if self.junit_file is not None:
+            from vmcheck.report.junit import junit_of_folder
+
+            write(self.junit_file, junit_of_folder(entries, severity))
+        if STDOUT not in self._outputs():
+            _print(
+                lambda: terminal.render_folder(folder, entries, PIPE_WIDTH),
+                lambda console, ascii_only: terminal.show_folder(folder, entries, console, ascii_only),
+            )
+        return int(worst_status(entries, severity))
 
 
 def report_options(command: Command) -> Command:
@@ -85,16 +121,15 @@ def report_options(command: Command) -> Command:
     return command
 
 
-def _print(report: Report) -> None:
-    from vmcheck.report import terminal
-
+def _print(render: Callable[[], str], show: Callable[[Console, bool], None]) -> None:
+    """``render()`` for a pipe or a file; ``show(console, ascii_only)`` for a terminal."""
     if not sys.stdout.isatty():
-        to_stdout(terminal.render(report, PIPE_WIDTH).encode())
+        to_stdout(render().encode())
         return
     from rich.console import Console
 
     # rich asks NO_COLOR and TERM, and knows how wide the terminal is.
     console = Console(highlight=False)
     with console.capture() as captured:
-        terminal.show(report, console, ascii_only="utf" not in (sys.stdout.encoding or "").lower())
+        show(console, "utf" not in (sys.stdout.encoding or "").lower())
     to_stdout(captured.get().encode(sys.stdout.encoding or "ascii", "backslashreplace"))

@@ -9,9 +9,10 @@ from vmcheck.cli.output import to_stdout
 
 
 @click.command(short_help="Print the JSON Schema of 'check --json'.")
-def schema() -> int:
+@click.option("--folder", is_flag=True, help="Of a line of what it writes of a directory.")
+def schema(folder: bool) -> int:
     """Print the JSON Schema of what 'vmcheck check --json' writes."""
-    from vmcheck.report.document import json_schema
+    from vmcheck.report.document import Document, Entry, json_schema
 
-    to_stdout(json_schema())
+    to_stdout(json_schema(Entry if folder else Document))
     return 0

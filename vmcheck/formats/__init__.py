@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import Literal, Protocol
 
 from vmcheck.errors import UnreadableFile
 from vmcheck.formats import flattened, kdump, signatures
@@ -19,6 +19,8 @@ from vmcheck.formats.file import DumpFile, StoredFile
 from vmcheck.header import DumpHeader
 
 ELF_SIGNATURE = b"\x7fELF"
+ELF_CORE = 4
+"""e_type: ET_CORE."""
 
 
 class Memory(Protocol):
@@ -67,6 +69,14 @@ def open_dump(paths: Sequence[str | Path], record: bool = False) -> Dump:
     With ``record``, :attr:`Dump.files` keep the extents that are read.
     """
     return Dump(paths, record)
+
+
+def is_dump(head: bytes) -> bool:
+    """Whether a file that begins so is a dump, or pretends to be one. Other ELF files are none."""
+    if head.startswith((kdump.SIGNATURE, flattened.SIGNATURE)):
+        return True
+    order: Literal["little", "big"] = "big" if head[5:6] == b"\2" else "little"
+    return head.startswith(ELF_SIGNATURE) and int.from_bytes(head[16:18], order) == ELF_CORE
 
 
 def read_header(paths: Sequence[str | Path]) -> DumpHeader:

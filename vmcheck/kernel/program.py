@@ -104,9 +104,9 @@ class Kernel:
         VmcheckErrors for unfit ``symbols``.
         """
         if header.machine not in ARCHITECTURES:
-            raise NoWayIn(f"{header.path}: drgn reads no {header.machine} kernels")
+            raise NoWayIn(f"drgn reads no {header.machine} kernels")
         if not header.vmcoreinfo_notes:
-            raise NoWayIn(f"{header.path}: no VMCOREINFO, so the kernel's memory has no way in")
+            raise NoWayIn("no VMCOREINFO, so the kernel's memory has no way in")
         self.header = header
         self.faults: list[Fault] = []
         self.remarks: list[str] = []
@@ -134,7 +134,7 @@ class Kernel:
             self.prog.add_memory_segment(0, 1 << 57, self._read_physical, physical=True)
             self.prog.set_linux_kernel_custom(vmcoreinfo, False)
         except (ValueError, LookupError, FaultError, BadDataError, OverflowError) as error:
-            raise NoWayIn(f"{self.header.path}: VMCOREINFO: {error}") from None
+            raise NoWayIn(f"VMCOREINFO: {error}") from None
 
     def _read_physical(self, address: int, size: int, offset: int, physical: bool) -> bytes:
         if self._translated is not None:

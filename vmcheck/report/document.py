@@ -18,6 +18,7 @@ from vmcheck.findings import Finding, Outcome, Severity, State
 from vmcheck.header import DumpHeader, Format, Producer
 from vmcheck.ranges import RangeSet
 from vmcheck.report import words
+from vmcheck.report.folder import Checked
 from vmcheck.report.memory import Fate, memory, rightly_absent
 from vmcheck.topology import MemoryAccount, Topology, Unknown
 
@@ -223,13 +224,39 @@ class Document(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     ] = msgspec.UNSET
 
 
+class Entry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """One dump of a folder: a line of what ``vmcheck check DIR --json`` writes."""
+
+    schema: Annotated[int, msgspec.Meta(ge=SCHEMA, le=SCHEMA)] = SCHEMA
+    path: Annotated[str, msgspec.Meta(description="below the folder that was given")]
+    parts: Annotated[list[str], msgspec.Meta(description="all files of a split dump, else the one")]
+    logs: Annotated[list[str], msgspec.Meta(description="kernel logs beside the dump")]
+    exit_status: Annotated[int, msgspec.Meta(ge=0, le=4)]
+    error: Annotated[str | None, msgspec.Meta(description="why the dump could not be read")]
+    report: Annotated[Document | None, msgspec.Meta(description="null where it could not be read")]
+
+
+def to_json_line(entry: Checked, fail_on: Severity = Severity.WRONG) -> bytes:
+    built = msgspec.to_builtins(
+        Entry(
+            path=entry.path,
+            parts=list(entry.parts),
+            logs=list(entry.logs),
+            exit_status=int(entry.exit_status(fail_on)),
+            error=entry.error or None,
+            report=None if entry.report is None else document(entry.report, fail_on),
+        )
+    )
+    return msgspec.json.encode(_plain(built)) + b"\n"
+
+
 def to_json(report: Report, fail_on: Severity = Severity.WRONG) -> bytes:
     built = msgspec.to_builtins(document(report, fail_on))
     return msgspec.json.format(msgspec.json.encode(_plain(built)), indent=2) + b"\n"
 
 
-def json_schema() -> bytes:
-    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(Document)}
+def json_schema(of: type[Document] | type[Entry] = Document) -> bytes:
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(of)}
     return msgspec.json.format(msgspec.json.encode(schema), indent=2) + b"\n"
 
 

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from xml.etree import ElementTree
 
 from vmcheck.check import Report
 from vmcheck.errors import plain
 from vmcheck.findings import Finding, Outcome, Severity, State
 from vmcheck.report import words
+from vmcheck.report.folder import Checked
 
 MILDEST = list(Severity)
 
@@ -18,7 +20,33 @@ def junit(report: Report, fail_on: Severity = Severity.WRONG) -> bytes:
 
     Every text is made plain: XML cannot hold most control characters, not even escaped.
     """
-    suite = ElementTree.Element("testsuite", name=plain(f"vmcheck {words.file_name(report.header)}"))
+    return _document([_suite(words.file_name(report.header), report, fail_on)])
+
+
+def junit_of_folder(entries: Sequence[Checked], fail_on: Severity = Severity.WRONG) -> bytes:
+    """A suite a dump; one that could not be read is a suite of one error."""
+    return _document(
+        _suite(each.path, each.report, fail_on) if each.report else _unreadable(each) for each in entries
+    )
+
+
+def _document(suites: Iterable[ElementTree.Element]) -> bytes:
+    root = ElementTree.Element("testsuites")
+    root.extend(suites)
+    ElementTree.indent(root)
+    return bytes(ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)) + b"\n"
+
+
+def _unreadable(entry: Checked) -> ElementTree.Element:
+    counts = {"tests": "1", "failures": "0", "errors": "1", "skipped": "0"}
+    suite = ElementTree.Element("testsuite", {"name": plain(f"vmcheck {entry.path}"), **counts})
+    case = ElementTree.SubElement(suite, "testcase", classname="vmcheck", name="readable")
+    ElementTree.SubElement(case, "error", type="unreadable", message=plain(entry.error))
+    return suite
+
+
+def _suite(name: str, report: Report, fail_on: Severity) -> ElementTree.Element:
+    suite = ElementTree.Element("testsuite", name=plain(f"vmcheck {name}"))
     failures = skipped = 0
     for outcome in report.outcomes:
         case = ElementTree.SubElement(suite, "testcase", classname="vmcheck", name=outcome.rule)
@@ -39,10 +67,7 @@ def junit(report: Report, fail_on: Severity = Severity.WRONG) -> bytes:
     suite.set("errors", "0")
     suite.set("skipped", str(skipped))
     ElementTree.SubElement(suite, "system-out").text = plain(words.answer(report))
-    suites = ElementTree.Element("testsuites")
-    suites.append(suite)
-    ElementTree.indent(suites)
-    return bytes(ElementTree.tostring(suites, encoding="utf-8", xml_declaration=True)) + b"\n"
+    return suite
 
 
 def _split(outcome: Outcome, fail_on: Severity) -> tuple[list[Finding], list[Finding]]:

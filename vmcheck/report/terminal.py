@@ -13,6 +13,7 @@ from vmcheck.diagnosis import Conclusion, Diagnosis, Impact, Step, Timeline
 from vmcheck.errors import plain
 from vmcheck.findings import Finding, Severity, State
 from vmcheck.report import words
+from vmcheck.report.folder import Checked, tally, worst_first
 from vmcheck.report.memory import Fate, Memory, cells, memory, rightly_absent
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ MOMENT = 20
 
 USE = 8
 """Columns of what a command gives."""
+
+VERDICT = len("COULD NOT TELL")
 
 LABEL = 14
 """Columns of a fact's name."""
@@ -71,17 +74,65 @@ Line = tuple[Span, ...]
 def render(report: Report, width: int = 100) -> str:
     """The report without colour or picture, for a pipe, a file or a log."""
     lines = _lines(report, memory(report), _fitting(width), bar=[])
-    return "".join("".join(plain(span.text) for span in line).rstrip() + "\n" for line in lines)
+    return "".join(map(_text, lines))
 
 
 def show(report: Report, console: Console, ascii_only: bool = False) -> None:
     """The report on a terminal, with the memory bar; ``console`` decides about colour."""
-    from rich.text import Text
-
     width = _fitting(console.width)
     kept = memory(report)
     bar = list(_bar(kept, report.forecast, width - 2, ASCII_GLYPHS if ascii_only else GLYPHS))
-    for line in _lines(report, kept, width, bar):
+    _print(_lines(report, kept, width, bar), console)
+
+
+def render_folder(folder: str, entries: Sequence[Checked], width: int = 100) -> str:
+    """The dumps of a folder, worst first: a table, then the report of each. Of one dump, its report."""
+    if len(entries) == 1 and entries[0].report:
+        return render(entries[0].report, width)
+    table = "".join(map(_text, _table(folder, entries, _fitting(width))))
+    return table + "".join(
+        "".join(map(_text, _title(entry))) + render(report, width) for entry, report in _readable(entries)
+    )
+
+
+def show_folder(folder: str, entries: Sequence[Checked], console: Console, ascii_only: bool = False) -> None:
+    """:func:`render_folder` on a terminal."""
+    if len(entries) == 1 and entries[0].report:
+        return show(entries[0].report, console, ascii_only)
+    _print(_table(folder, entries, _fitting(console.width)), console)
+    for entry, report in _readable(entries):
+        _print(_title(entry), console)
+        show(report, console, ascii_only)
+
+
+def _readable(entries: Sequence[Checked]) -> list[tuple[Checked, Report]]:
+    return [(entry, entry.report) for entry in worst_first(entries) if entry.report]
+
+
+def _table(folder: str, entries: Sequence[Checked], width: int) -> Iterator[Line]:
+    yield (Span(tally(folder, entries), "bold"),)
+    for entry in worst_first(entries):
+        yield ()
+        style = VERDICT_STYLES[entry.verdict] if entry.verdict else VERDICT_STYLES[Verdict.INCOMPLETE]
+        yield (Span(f"  {words.verdict(entry.verdict):{VERDICT}}", style), Span(f"  {entry.path}", "bold"))
+        for fact in entry.facts:
+            yield from _indented(fact, width, VERDICT + 4, indent=0)
+
+
+def _title(entry: Checked) -> Iterator[Line]:
+    yield ()
+    yield ()
+    yield (Span(f"== {entry.path} ==", "bold cyan"),)
+
+
+def _text(line: Line) -> str:
+    return "".join(plain(span.text) for span in line).rstrip() + "\n"
+
+
+def _print(lines: Iterable[Line], console: Console) -> None:
+    from rich.text import Text
+
+    for line in lines:
         console.print(Text.assemble(*((plain(span.text), span.style) for span in line)), soft_wrap=True)
 
 

@@ -14,12 +14,19 @@ from vmcheck.check import Report, Verdict
 from vmcheck.diagnosis import Certainty, Comparison, Diagnosis, Event, Timeline, Use
 from vmcheck.findings import Finding, Severity, State
 from vmcheck.header import DumpHeader, Format
+from vmcheck.quantities import address_range as address_range
+from vmcheck.quantities import count as count
+from vmcheck.quantities import cpu_list as cpu_list
+from vmcheck.quantities import size as size
 from vmcheck.ranges import RangeSet
 from vmcheck.report.cpus import Registers
 from vmcheck.report.memory import Fate, Memory
 from vmcheck.topology import CrashImage, Fault, MemoryAccount, Topology, Unknown
 
 VERDICT: Mapping[Verdict, str] = {verdict: verdict.value.upper() for verdict in Verdict}
+
+UNREADABLE = "UNREADABLE"
+"""In the place of a verdict."""
 
 FATE: Mapping[Fate, str] = {
     Fate.MISSING: "missing",
@@ -108,39 +115,6 @@ class Fact(NamedTuple):
 # Quantities
 
 
-def size(number: int) -> str:
-    """Bytes for people: ``128 MiB``, ``1.0 GiB``, ``12.5 TiB``."""
-    units = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
-    value, unit = float(number), 0
-    # 1023.7 MiB would round to 1024 MiB.
-    while round(value) >= 1024 and unit < len(units) - 1:
-        value, unit = value / 1024, unit + 1
-    if unit == 0:
-        return count(number, "byte")
-    decimals = 1 if value < 9.95 or (value < 99.95 and value != int(value)) else 0
-    return f"{value:.{decimals}f} {units[unit]}"
-
-
-def count(number: int, noun: str) -> str:
-    """``1 rule``, ``2 rules``, ``1,024 CPUs``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def address_range(start: int, end: int) -> str:
-    return f"[{start:#x}, {end:#x})"
-
-
-def cpu_list(cpus: Iterable[int]) -> str:
-    """As the kernel prints a CPU mask: ``0-2,5``."""
-    runs: list[list[int]] = []
-    for cpu in sorted(set(cpus)):
-        if runs and runs[-1][1] == cpu - 1:
-            runs[-1][1] = cpu
-        else:
-            runs.append([cpu, cpu])
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
-
-
 def cpus(numbers: Sequence[int]) -> str:
     """``CPU 2``, ``CPUs 2-3``; only how many where the list is too long to read."""
     listed = cpu_list(numbers)
@@ -172,6 +146,11 @@ def joined(parts: Sequence[str]) -> str:
 
 
 # The answer
+
+
+def verdict(each: Verdict | None) -> str:
+    """None: the dump could not be read."""
+    return UNREADABLE if each is None else VERDICT[each]
 
 
 def answer(report: Report) -> str:
@@ -371,9 +350,12 @@ def dump_level(level: int) -> str:
 
 def _amounts(header: DumpHeader, kept: Memory) -> str:
     parts = [
-        f"{size(kept.size(each))} {fate(each, header.forecast)}" for each in DESCRIBED if kept.fates[each]
+        f"{size(kept.size(each))} {FATE[each]}"
+        for each in DESCRIBED
+        if kept.fates[each] and not (header.forecast and each is Fate.STORED)
     ]
-    return f"{size(header.described.size)} described: {', '.join(parts) or 'none'}"
+    none = "" if header.forecast else ": none"
+    return f"{size(header.described.size)} described{': ' + ', '.join(parts) if parts else none}"
 
 
 def _notes(header: DumpHeader) -> str:
