@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from vmcheck.check import Report, check
+from vmcheck.check import ExitStatus, Report, check
 from vmcheck.diagnose import diagnose
+from vmcheck.diagnosis import Step
 from vmcheck.errors import UnreadableFile, VmcheckError
 from vmcheck.examine import in_child
 from vmcheck.findings import Outcome, State
@@ -28,6 +29,12 @@ from vmcheck.topology import CrashImage, SavedNote, Topology, Unknown, nothing_k
 KCORE = "/proc/kcore"
 TRIES = 3
 """Readings of a kernel that goes on changing, before one is taken as it is."""
+
+
+MEND = Step(
+    "now: load the crash kernel again, which writes elfcorehdr anew; then ask again",
+    ("kdump-config reload    # Debian, Ubuntu", "kdumpctl reload        # Fedora, RHEL, SUSE"),
+)
 
 
 class CannotLook(VmcheckError):
@@ -51,7 +58,7 @@ def preflight(qemu: str | None = None, progress: Callable[[str], None] | None = 
     tell("applying the rules")
     if topology.crash_image is None:
         return _only_about_the_crash_kernel(header, topology, "no crash kernel is loaded")
-    return check(foretell(header, topology))
+    return _before_the_crash(check(foretell(header, topology)))
 
 
 def foretell(header: DumpHeader, topology: Topology) -> Case:
@@ -120,7 +127,23 @@ def _only_about_the_crash_kernel(header: DumpHeader, topology: Topology, why: st
         rule.outcome(case) if name == "no-crash-kernel" else Outcome(name, State.INAPPLICABLE, why=why)
         for name, rule in rules().items()
     )
-    return Report(header, topology, outcomes, diagnose(case, outcomes))
+    return _before_the_crash(Report(header, topology, outcomes, diagnose(case, outcomes)))
+
+
+def _before_the_crash(report: Report) -> Report:
+    """The report without what only a crash can tell, and with what mends the header now."""
+    diagnosis = report.diagnosis
+    if diagnosis is None:
+        return report
+    impact = diagnosis.impact and replace(diagnosis.impact, facts=(), effects=())
+    lasting = [step for step in diagnosis.next_dump if "vmcheck preflight" not in step.commands]
+    mending = [MEND] if report.exit_status() is ExitStatus.FOUND and report.topology.crash_image else []
+    return replace(
+        report,
+        diagnosis=replace(
+            diagnosis, timeline=None, impact=impact, next_dump=(*mending, *lasting), this_dump=()
+        ),
+    )
 
 
 def _read(qemu: str | None) -> tuple[DumpHeader, Topology]:
@@ -128,7 +151,7 @@ def _read(qemu: str | None) -> tuple[DumpHeader, Topology]:
     from vmcheck.kernel import read_topology
     from vmcheck.kernel.live import loaded_image
 
-    with _opened(qemu) as (kernel, memory):
+    with opened(qemu) as (kernel, memory):
         for _ in range(TRIES):
             image = loaded_image(kernel, memory)
             if isinstance(image, Unknown):
@@ -143,6 +166,9 @@ def _read(qemu: str | None) -> tuple[DumpHeader, Topology]:
             # The kernel is asked by its own VMCOREINFO, whether or not elfcorehdr names it.
             asked = replace(header, vmcoreinfo_notes=kernel.vmcoreinfo_notes, page_size=kernel.page_size)
             topology = read_topology(asked, memory)
+            topology = replace(
+                topology, source=topology.source.replace("the dump's own", "the running kernel's")
+            )
             if topology.crash_image == image and elfcorehdr.read(memory, image.segments) == header:
                 return header, topology
     changing = "elfcorehdr or the crash image changed while it was read: look again"
@@ -150,7 +176,7 @@ def _read(qemu: str | None) -> tuple[DumpHeader, Topology]:
 
 
 @contextmanager
-def _opened(qemu: str | None) -> Iterator[tuple[DumpHeader, elfcorehdr.Memory]]:
+def opened(qemu: str | None) -> Iterator[tuple[DumpHeader, elfcorehdr.Memory]]:
     """VMCOREINFO, in a header, and the physical memory."""
     if qemu is not None:
         from vmcheck.kernel.live import Guest

@@ -19,7 +19,7 @@ def test_a_kernel_without_a_crash_kernel_would_leave_no_dump() -> None:
             Severity.LOST,
             "no crash kernel is loaded: a crash now would leave no dump at all",
             evidence=(
-                "268435456 bytes are reserved for one (kexec_crash_size)",
+                "256 MiB are reserved for one (kexec_crash_size)",
                 "kexec_crash_image is NULL (kexec_crash_loaded is 0)",
             ),
         )

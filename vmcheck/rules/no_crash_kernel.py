@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vmcheck.findings import Finding, Severity
+from vmcheck.quantities import size
 from vmcheck.rules import Case, Inapplicable, rule
 from vmcheck.topology import known
 
@@ -33,7 +34,7 @@ def no_crash_kernel(case: Case) -> Iterator[Finding]:
             Severity.LOST,
             "no crash kernel is loaded: a crash now would leave no dump at all",
             evidence=(
-                *([f"{reserved} bytes are reserved for one (kexec_crash_size)"] if reserved else []),
+                *([f"{size(reserved)} are reserved for one (kexec_crash_size)"] if reserved else []),
                 "kexec_crash_image is NULL (kexec_crash_loaded is 0)",
             ),
         )
