@@ -235,8 +235,9 @@ class Machine:
         return bytes(self.memory[address : address + size]).ljust(size, b"\0")
 
     def header(self, directory: Path) -> DumpHeader:
-        """Of a dump that holds just the machine's memory."""
-        return read_header([self.vmcore(directory / "headers")])
+        """Of a dump of the machine that describes all memory of a healthy one."""
+        end = -(-len(self.memory) // 4096) * 4096
+        return read_header([self.vmcore(directory / "headers", [ram(end, max(end, GiB))])])
 
     def text(self) -> str:
         return "".join(f"{key}={value}\n" for key, value in self.vmcoreinfo.items())

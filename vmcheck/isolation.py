@@ -55,9 +55,9 @@ def run_isolated(work: Callable[[], T], seconds: float, address_space: int) -> T
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     if answer is None:
-        raise ChildDied(f"it did not end within {seconds:.0f} seconds")
+        raise ChildDied(f"it did not end within {seconds:g} seconds")
     if os.WIFSIGNALED(status):
-        raise ChildDied(f"the reader was killed by {signal.Signals(os.WTERMSIG(status)).name}")
+        raise ChildDied(f"the reader was killed by {_name(os.WTERMSIG(status))}")
     if not answer:
         raise RuntimeError("the reader failed; its traceback is above")
     succeeded, result = pickle.loads(answer)
@@ -68,7 +68,9 @@ def run_isolated(work: Callable[[], T], seconds: float, address_space: int) -> T
 
 def _work_and_exit(work: Callable[[], T], send: int, address_space: int) -> None:
     try:
-        resource.setrlimit(resource.RLIMIT_AS, (address_space, resource.getrlimit(resource.RLIMIT_AS)[1]))
+        _, most = resource.getrlimit(resource.RLIMIT_AS)
+        space = address_space if most == resource.RLIM_INFINITY else min(address_space, most)
+        resource.setrlimit(resource.RLIMIT_AS, (space, most))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         try:
             answer = pickle.dumps((True, work()))
@@ -81,6 +83,13 @@ def _work_and_exit(work: Callable[[], T], send: int, address_space: int) -> None
         traceback.print_exc()
         sys.stderr.flush()
         os._exit(1)
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _receive_all(receive: int, deadline: float) -> bytes | None:

@@ -38,7 +38,7 @@ class Memmap:
 
     def topology(self, directory: Path) -> Topology:
         header: DumpHeader = self.machine.header(directory)
-        header = replace(header, described=header.described | LEFT_OUT)
+        header = replace(header, described=header.stored | LEFT_OUT)
         return read_topology(header, self.machine, self.machine.symbol_file(directory))
 
     def sample(self, directory: Path) -> SlabSample:
