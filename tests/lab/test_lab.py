@@ -16,8 +16,10 @@ from typing import Any
 import pytest
 
 from fixtures.lab import kernels
+from fixtures.lab.errors import LabError
 from fixtures.lab.run import capture
 from fixtures.lab.scenarios import BY_NAME, RAW
+from fixtures.lab.steps import Shell
 from fixtures.lab.truth import PAGE, cpu_list, subtract, union, whole_pages
 
 pytestmark = pytest.mark.lab
@@ -110,3 +112,16 @@ def test_the_console_shows_both_kernels(captured: tuple[Any, Path]) -> None:
     console = (out / "console.log").read_text(errors="replace")
     assert console.count(f"Linux version {told['kernel']} ") == 2
     assert "lab: capture kernel is up" in console
+
+
+def test_a_guest_that_dies_on_the_way_is_an_error_of_the_labs(tmp_path: Path) -> None:
+    scenario = replace(BY_NAME["fresh"], steps=(Shell("echo c > /proc/sysrq-trigger"),))
+    with pytest.raises(LabError, match="the guest died: its console ends with"):
+        capture(kernels.find("6.12"), scenario, tmp_path / "out")
+    assert not list((tmp_path / "out").glob("vmcore*"))
+
+
+def test_a_command_that_fails_in_the_guest_is_an_error_of_the_labs(tmp_path: Path) -> None:
+    scenario = replace(BY_NAME["fresh"], steps=(Shell("cat /no/such/file"),))
+    with pytest.raises(LabError, match="failed with status 1"):
+        capture(kernels.find("6.12"), scenario, tmp_path / "out")
