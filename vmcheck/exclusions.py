@@ -10,6 +10,9 @@ from vmcheck.ranges import RangeSet
 LOW_MEMORY = RangeSet([(0, 1 << 20)])
 """x86 crash kernels use the first MiB themselves: elf_header_exclude_ranges() drops it."""
 
+LOW_MEMORY_REASON = "the first MiB, which the crash kernel itself uses"
+CRASH_KERNEL_REASON = "reserved for the crash kernel (crashkernel=)"
+
 
 @dataclass(frozen=True)
 class Exclusion:

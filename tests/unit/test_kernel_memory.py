@@ -421,7 +421,7 @@ def test_a_quarter_million_blocks_are_read_in_bulk(tmp_path: Path, monkeypatch: 
         return read(address, size)
 
     monkeypatch.setattr(machine, "read", counted)
-    found = memory.blocks(kernel, SECTION_SIZE)
+    found = memory.blocks(memory.BlockTable(kernel, SECTION_SIZE))
     assert found.account == MemoryAccount("memory blocks", RangeSet([(0, count * SECTION_SIZE)]))
     assert reads < count // 16
 

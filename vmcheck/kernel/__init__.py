@@ -13,7 +13,7 @@ from drgn import BadDataError, FaultError, ObjectAbsentError, OutOfBoundsError
 from vmcheck.errors import VmcheckError
 from vmcheck.expected import map_notes, undescribed_ram
 from vmcheck.header import DumpHeader
-from vmcheck.kernel import cpus, crash_image, memory, pages
+from vmcheck.kernel import cpus, crash_image, memory, nodes, pages
 from vmcheck.kernel.log import kernel_log
 from vmcheck.kernel.program import Kernel, Memory, NoWayIn
 from vmcheck.ranges import RangeSet
@@ -74,6 +74,9 @@ def read_topology(
 
     table = attempt("mem_section", lambda: memory.SectionTable(kernel))
     tree = typed("iomem_resource", lambda: memory.ResourceTree(kernel))
+    listed = _then(
+        table, lambda found: typed("memory blocks", lambda: memory.BlockTable(kernel, found.section_size))
+    )
     possible = typed("cpu_possible_mask", lambda: cpus.mask(kernel, "possible"))
     topology = Topology(
         source=kernel.source,
@@ -82,9 +85,7 @@ def read_topology(
         symbols_build_id=kernel.symbols_build_id,
         sections=_then(table, lambda found: attempt("mem_section", lambda: memory.sections(found))),
         resources=_then(tree, lambda found: attempt("iomem_resource", lambda: memory.resources(found))),
-        blocks=_then(
-            table, lambda found: typed("memory blocks", lambda: memory.blocks(kernel, found.section_size))
-        ),
+        blocks=_then(listed, lambda found: attempt("memory blocks", lambda: memory.blocks(found))),
         excluded=_then(tree, lambda found: attempt("crashk_res", lambda: memory.excluded(kernel, found))),
         possible_cpus=possible,
         present_cpus=typed("cpu_present_mask", lambda: cpus.mask(kernel, "present")),
@@ -101,6 +102,7 @@ def read_topology(
         banner=attempt("linux_banner", lambda: _banner(kernel)),
         boot_id=attempt("sysctl_bootid", lambda: _boot_id(kernel)) if log else Unknown("left out"),
         crash_hotplug=typed("struct kimage", lambda: _has_crash_hotplug(kernel)),
+        nodes=_then(table, lambda found: attempt("NUMA nodes", lambda: nodes.nodes(kernel, found, listed))),
         faults=tuple(kernel.faults),
         remarks=tuple(kernel.remarks),
     )

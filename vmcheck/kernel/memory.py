@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from drgn import FaultError, Object, Type, sizeof
 
-from vmcheck.exclusions import LOW_MEMORY, Exclusion
+from vmcheck.exclusions import CRASH_KERNEL_REASON, LOW_MEMORY, LOW_MEMORY_REASON, Exclusion
 from vmcheck.kernel.program import Kernel
 from vmcheck.ranges import ADDRESS_LIMIT, EMPTY, RangeSet
 from vmcheck.topology import Blocks, MemoryAccount, Resources, Sections
@@ -27,6 +27,9 @@ SECTION_MAP_MASK = ~0x3F & 0xFFFFFFFFFFFFFFFF
 IORESOURCE_SYSTEM_RAM = 0x01000200
 IORESOURCE_SYSRAM_DRIVER_MANAGED = 0x02000000
 IORESOURCE_BUSY = 0x80000000
+
+NUMA_NO_NODE = 0xFFFFFFFF
+"""include/linux/numa.h: -1, of 4 bytes."""
 
 MAX_SECTIONS = 1 << 26
 MAX_ROOTS = 16 << 20
@@ -181,25 +184,31 @@ def resources(tree: ResourceTree) -> Resources:
     )
 
 
-def blocks(kernel: Kernel, section_size: int) -> Blocks:
-    """Memory blocks, from the xarray ``memory_blocks``, read in bulk.
+class BlockTable:
+    """Memory blocks, from the xarray ``memory_blocks``, read in bulk."""
 
-    Raises LookupError for kernels before Linux v5.8 (commit 4fb6eabf1037), which have none.
-    """
-    unread: list[str] = []
-    addresses = _xarray_entries(kernel, kernel.prog["memory_blocks"], unread)
-    size = int(kernel.prog["sections_per_block"]) * section_size
-    block_type = kernel.prog.type("struct memory_block")
-    first, states = _columns(kernel, addresses, block_type, ("start_section_nr", "state"), unread)
-    starts = first[first < ADDRESS_LIMIT // max(section_size, 1)].astype(np.int64) * section_size
-    online = states[first < ADDRESS_LIMIT // max(section_size, 1)] == _mem_online(kernel)
-    return Blocks(
-        size,
-        MemoryAccount(
-            "memory blocks", RangeSet.from_arrays(starts[online], starts[online] + size), tuple(unread)
-        ),
-        RangeSet.from_arrays(starts[~online], starts[~online] + size),
-    )
+    def __init__(self, kernel: Kernel, section_size: int) -> None:
+        """Raises LookupError for kernels before Linux v5.8 (commit 4fb6eabf1037), which have none."""
+        self.unread: list[str] = []
+        addresses = _xarray_entries(kernel, kernel.prog["memory_blocks"], self.unread)
+        self.size = int(kernel.prog["sections_per_block"]) * section_size
+        block_type = kernel.prog.type("struct memory_block")
+        names = ["start_section_nr", "state", *(["nid"] if block_type.has_member("nid") else [])]
+        first, *others = _columns(kernel, addresses, block_type, names, self.unread)
+        believed = first < ADDRESS_LIMIT // max(section_size, 1)
+        states, *nodes = (column[believed] for column in others)
+        self.starts = first[believed].astype(np.int64) * section_size
+        self.online = states == _mem_online(kernel)
+        self.nodes = nodes[0] if nodes else np.full(len(self.starts), NUMA_NO_NODE, np.uint64)
+        """NUMA node of each block; of one that spans several, the last."""
+
+    def ranges(self, chosen: npt.NDArray[np.bool_]) -> RangeSet:
+        return RangeSet.from_arrays(self.starts[chosen], self.starts[chosen] + self.size)
+
+
+def blocks(table: BlockTable) -> Blocks:
+    account = MemoryAccount("memory blocks", table.ranges(table.online), tuple(table.unread))
+    return Blocks(table.size, account, table.ranges(~table.online))
 
 
 def _mem_online(kernel: Kernel) -> int:
@@ -289,7 +298,7 @@ def excluded(kernel: Kernel, tree: ResourceTree) -> tuple[Exclusion, ...]:
     """What a healthy header leaves out: see exclusions.py and crash_prepare_elf64_headers()."""
     found = []
     if kernel.header.machine in ("x86_64", "i686"):
-        found.append(Exclusion("the first MiB, which the crash kernel itself uses", LOW_MEMORY))
+        found.append(Exclusion(LOW_MEMORY_REASON, LOW_MEMORY))
     crash = tree.named("Crash kernel")
     for name in ("crashk_res", "crashk_low_res"):
         try:
@@ -300,7 +309,7 @@ def excluded(kernel: Kernel, tree: ResourceTree) -> tuple[Exclusion, ...]:
         if 0 < start < end <= ADDRESS_LIMIT:
             crash |= RangeSet([(start, end)])
     for reason, ranges in (
-        ("reserved for the crash kernel (crashkernel=)", crash),
+        (CRASH_KERNEL_REASON, crash),
         ("crashkernel CMA, user pages lent by the crash kernel", _crash_cma(kernel)),
         ("GART aperture", tree.named("GART")),
     ):
