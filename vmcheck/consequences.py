@@ -19,6 +19,8 @@ CERTAIN, LIKELY = Certainty.CERTAIN, Certainty.LIKELY
 KERNEL_DATA = (PageKind.SLAB, PageKind.PAGE_TABLE, PageKind.KERNEL, PageKind.RESERVED)
 """Whose loss cuts the walks of a debugger; the rest is memory of processes, or nothing."""
 USER_DATA = (PageKind.ANONYMOUS, PageKind.PAGE_CACHE, PageKind.HUGETLB)
+USER_LEVELS = 2 | 4 | 8
+"""makedumpfile -d: cache, private cache and user pages, none of which is then in the dump."""
 TASKS_NAMED = 5
 
 Found = Mapping[str, tuple[Finding, ...]]
@@ -206,7 +208,7 @@ def _effects(case: Case, found: Found, recoverable: Sequence[int], silent: Seque
     yield from _stack_effects(tasks)
     yield from _task_effects(tasks)
     if isinstance(loss, Loss):
-        yield from _memory_effects(loss)
+        yield from _memory_effects(loss, case.header.dump_level)
     yield from _register_effects(found, recoverable, silent)
     if isinstance(case.topology.log, str):
         yield Effect("log", "crash", Use.SAFE, CERTAIN, "the kernel log was read whole")
@@ -259,14 +261,15 @@ def _task_effects(tasks: Tasks | Unknown) -> Iterator[Effect]:
         yield Effect("foreach bt", "crash", Use.PARTIAL, CERTAIN, why)
 
 
-def _memory_effects(loss: Loss) -> Iterator[Effect]:
+def _memory_effects(loss: Loss, dump_level: int | None) -> Iterator[Effect]:
     pages = loss.pages
     if isinstance(pages, LostPages) and pages.share(PageKind.SLAB):
         why = "slab pages are missing, and their free lists with them"
         yield Effect("kmem -s", "crash", Use.PARTIAL, CERTAIN, f"{why}: reports invalid freepointers")
         yield Effect("slab_cache_for_each_allocated_object()", "drgn", Use.FAILS, LIKELY, why)
-    if isinstance(pages, LostPages) and any(pages.share(kind) for kind in USER_DATA):
-        why = "pages of processes or of files are missing; whatever the dump level kept of them"
+    filtered_anyway = dump_level is not None and dump_level & USER_LEVELS == USER_LEVELS
+    if isinstance(pages, LostPages) and any(pages.share(kind) for kind in USER_DATA) and not filtered_anyway:
+        why = "pages of processes or of files are missing"
         yield Effect("rd -u, vtop", "crash", Use.PARTIAL, CERTAIN, why)
         yield Effect("access_process_vm()", "drgn", Use.PARTIAL, CERTAIN, why)
     if isinstance(pages, LostPages) and pages.looked_at and not pages.unread:
