@@ -11,6 +11,8 @@ import jsonschema
 import pytest
 
 from fixtures.capture import Capture, captures
+from vmcheck.formats import read_header
+from vmcheck.header import Format
 from vmcheck.report.document import json_schema
 
 every_capture = pytest.mark.parametrize("capture", captures(), ids=lambda capture: capture.name)
@@ -44,9 +46,17 @@ def test_an_expected_report_fits_the_schema(capture: Capture) -> None:
     jsonschema.validate(expected(capture) | {"vmcheck": "any"}, json.loads(json_schema()))
 
 
+def visible(capture: Capture, ranges: list[list[str]]) -> list[list[str]]:
+    """A compressed dump's bitmaps end with the last struct page: a phantom at the very end is not seen."""
+    header = read_header([capture.vmcore])
+    if header.format is Format.ELF:
+        return ranges
+    return [pair for pair in ranges if int(pair[0], 16) < header.described.end]
+
+
 @every_capture
 def test_an_expected_report_says_what_the_guest_said(capture: Capture) -> None:
-    report, truth = expected(capture), capture.truth["verdict"]
+    report, truth = expected(capture), capture.verdict
     assert {
         "missing_memory": [
             [hex(start), hex(end)]
@@ -61,13 +71,13 @@ def test_an_expected_report_says_what_the_guest_said(capture: Capture) -> None:
         "online_cpus_without_a_note": sorted(
             cpu for finding in found(report, "cpu-without-note", "cpu-never-saved") for cpu in finding["cpus"]
         ),
-    } == truth
+    } == truth | {"phantom_memory": visible(capture, truth["phantom_memory"])}
 
 
 @every_capture
 def test_a_whole_dump_exits_0_and_a_lossy_one_1(capture: Capture) -> None:
-    whole = not any(capture.truth["verdict"].values())  # type: ignore[attr-defined]
-    report = expected(capture)
+    truth, report = capture.verdict, expected(capture)
+    whole = not any((truth | {"phantom_memory": visible(capture, truth["phantom_memory"])}).values())
     if found(report, "kernel-data-filtered", "truncated-file", "incomplete-flag"):
         whole = False
     assert report["exit_status"] == (0 if whole else 1)
