@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 
 from vmcheck.diagnose import diagnose
-from vmcheck.diagnosis import Diagnosis
+from vmcheck.diagnosis import Comparison, Diagnosis
 from vmcheck.findings import Finding, Outcome, Severity, State
 from vmcheck.header import DumpHeader
 from vmcheck.ranges import EMPTY, RangeSet
@@ -99,7 +100,7 @@ class Report:
         return ExitStatus.COMPLETE
 
 
-def check(case: Case) -> Report:
+def check(case: Case, witnesses: Sequence[Comparison] = ()) -> Report:
     """Every rule's answer. Pure: the same case gives the same report."""
     outcomes = tuple(rule.outcome(case) for rule in rules().values())
-    return Report(case.header, case.topology, outcomes, diagnose(case, outcomes))
+    return Report(case.header, case.topology, outcomes, diagnose(case, outcomes, tuple(witnesses)))

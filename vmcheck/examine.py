@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from vmcheck.check import Report, check
 from vmcheck.errors import VmcheckError
@@ -12,6 +12,9 @@ from vmcheck.formats import Dump, open_dump
 from vmcheck.isolation import ChildDied, run_isolated
 from vmcheck.rules import Case
 from vmcheck.topology import Topology, nothing_known
+
+if TYPE_CHECKING:
+    from vmcheck.records.snapshot import Snapshot
 
 T = TypeVar("T")
 
@@ -22,20 +25,31 @@ KERNEL_ADDRESS_SPACE = 8 << 30
 
 
 def examine(
-    paths: Sequence[str], symbols: str | None = None, progress: Callable[[str], None] | None = None
+    paths: Sequence[str],
+    symbols: str | None = None,
+    progress: Callable[[str], None] | None = None,
+    witness: tuple[str, Snapshot] | None = None,
 ) -> Report:
     """Check one dump: its file, or the parts of one ``makedumpfile --split`` dump.
 
     ``symbols`` is a vmlinux with debuginfo or a small symbol file. ``progress`` is told
-    what begins. Raises VmcheckError where the headers or the symbols cannot be read.
+    what begins. ``witness`` is a recorded topology and what to call it. Raises VmcheckError
+    where the headers or the symbols cannot be read.
     """
     tell = progress or (lambda step: None)
     tell("reading the dump's headers")
     with open_dump(paths) as dump:
         tell("asking the crashed kernel")
         topology = ask_kernel(dump, symbols)
+    witnesses = []
+    if witness is not None:
+        from vmcheck.witness import hear
+
+        name, snapshot = witness
+        topology, compared = hear(dump.header, topology, snapshot, name)
+        witnesses.append(compared)
     tell("applying the rules")
-    return check(Case(dump.header, topology))
+    return check(Case(dump.header, topology), witnesses)
 
 
 class KernelUnreadable(VmcheckError):

@@ -31,7 +31,8 @@ def undescribed_ram(header: DumpHeader, topology: Topology) -> RangeSet:
     """
     lost = EMPTY
     resources = topology.resources
-    if isinstance(resources, Unknown) or not resources.account.complete:
+    unknown = isinstance(topology.sections, Unknown)
+    if isinstance(resources, Unknown) or not (resources.account.complete or unknown):
         sections = known(topology.sections)
         lost = sections.account.ram - header.described.aligned_outward(sections.size)
         lost -= sections.early if isinstance(topology.excluded, Unknown) else excluded(topology)

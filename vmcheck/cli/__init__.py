@@ -20,6 +20,7 @@ from vmcheck.cli.expect import expect
 from vmcheck.cli.explain import explain
 from vmcheck.cli.output import CannotWrite
 from vmcheck.cli.preflight import preflight
+from vmcheck.cli.record import record
 from vmcheck.cli.schema import schema
 from vmcheck.cli.symbols import symbols
 from vmcheck.cli.watch import watch
@@ -45,7 +46,7 @@ def cli() -> None:
     pass
 
 
-for command in (check, preflight, watch, explain, expect, distill, symbols, schema):
+for command in (check, preflight, watch, record, explain, expect, distill, symbols, schema):
     cli.add_command(command)
 
 

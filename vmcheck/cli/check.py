@@ -16,6 +16,7 @@ from vmcheck.errors import VmcheckError, plain
 
 if TYPE_CHECKING:
     from vmcheck.crash_folder import FoundDump
+    from vmcheck.records.snapshot import Snapshot
     from vmcheck.report.folder import Checked
 
 HELP = """Say whether a dump holds all the memory and CPUs that its kernel had.
@@ -37,6 +38,7 @@ Examples:
   vmcheck check vmcore --json - | jq -r .answer
   vmcheck check vmcore -s /usr/lib/debug/boot/vmlinux-6.1.0-56-amd64
   vmcheck check vmcore --junit kdump.xml --fail-on notice
+  vmcheck check vmcore --topology topology.json    what 'vmcheck record' wrote before
 """
 
 
@@ -49,21 +51,42 @@ Examples:
     help="A vmlinux with debuginfo, or a file made by 'vmcheck symbols'. "
     "Only needed where the dump does not hold its kernel's own symbols.",
 )
+@click.option(
+    "--topology",
+    metavar="FILE|live",
+    help="What 'vmcheck record' wrote in the same boot, or this machine as it runs now: "
+    "for what the dump cannot tell itself.",
+)
 @report_options
-def check(vmcore: tuple[str, ...], symbols: str | None, **options: str) -> int:
+def check(vmcore: tuple[str, ...], symbols: str | None, topology: str | None, **options: str) -> int:
     wanted = Wanted(**options)
     folders = [path for path in vmcore if Path(path).is_dir()]
     if folders and len(vmcore) > 1:
         raise click.UsageError(f"{folders[0]} is a directory, and is checked alone.")
+    if folders and topology is not None:
+        raise click.UsageError("--topology is of one boot, and so of one dump.")
     if folders:
         return _check_folder(folders[0], symbols, wanted)
-    wanted.forbid([*vmcore, *([symbols] if symbols else [])])
+    wanted.forbid([*vmcore, *(each for each in (symbols, topology) if each)])
 
     from vmcheck.examine import examine
 
     with progress() as tell:
-        report = examine(vmcore, symbols=symbols, progress=tell)
+        witness = _witness(topology) if topology is not None else None
+        report = examine(vmcore, symbols=symbols, progress=tell, witness=witness)
     return wanted.publish(report)
+
+
+def _witness(topology: str) -> tuple[str, Snapshot]:
+    from vmcheck.witness import LIVE
+
+    if topology == LIVE:
+        from vmcheck.record import record
+
+        return LIVE, record()
+    from vmcheck.records.snapshot import read_snapshot
+
+    return Path(topology).name, read_snapshot(topology)
 
 
 def _check_folder(folder: str, symbols: str | None, wanted: Wanted) -> int:
