@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -107,6 +108,12 @@ def test_files_that_make_no_sense_are_not_believed(tmp_path: Path, name: str, te
     facts = {"proc": topology.resources, "sys/devices/system/m": topology.blocks}
     fact = next((fact for start, fact in facts.items() if name.startswith(start)), topology.online_cpus)
     assert isinstance(fact, Unknown)
+
+
+def test_a_fifo_in_a_strangers_tree_is_not_waited_on(tmp_path: Path) -> None:
+    root = tree(tmp_path, {name: text for name, text in FILES.items() if name != "proc/iomem"})
+    os.mkfifo(root / "proc/iomem")
+    assert sysfs_topology(root).resources == Unknown("/proc/iomem is not there")
 
 
 def test_a_tree_without_anything_leaves_everything_unknown(tmp_path: Path) -> None:

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
+import stat
 import struct
 import sys
 from dataclasses import dataclass
@@ -22,7 +24,11 @@ def read_text(root: Path, *paths: str) -> str | None:
     """The first of ``paths`` that can be read; None where none can."""
     for path in paths:
         try:
-            with (root / path).open("rb", buffering=0) as file:
+            # A collected tree may be a stranger's: opening a FIFO there must not hang.
+            descriptor = os.open(root / path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            with os.fdopen(descriptor, "rb", buffering=0) as file:
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    continue
                 # /proc/sys refuses to be asked for much at once.
                 pieces = iter(lambda: file.read(1 << 16), b"")
                 data = b"".join(itertools.islice(pieces, LARGEST >> 12))
