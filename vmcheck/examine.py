@@ -10,6 +10,7 @@ from vmcheck.check import Report, check
 from vmcheck.errors import VmcheckError
 from vmcheck.formats import Dump, open_dump
 from vmcheck.isolation import ChildDied, run_isolated
+from vmcheck.records.witnesses import testimony
 from vmcheck.rules import Case
 from vmcheck.topology import Topology, nothing_known
 
@@ -29,11 +30,13 @@ def examine(
     symbols: str | None = None,
     progress: Callable[[str], None] | None = None,
     witness: tuple[str, Snapshot] | None = None,
+    files: Sequence[str] = (),
 ) -> Report:
     """Check one dump: its file, or the parts of one ``makedumpfile --split`` dump.
 
     ``symbols`` is a vmlinux with debuginfo or a small symbol file. ``progress`` is told
-    what begins. ``witness`` is a recorded topology and what to call it. Raises VmcheckError
+    what begins. ``witness`` is a recorded topology and what to call it. ``files`` are logs and
+    sos reports, to be compared with the dump; those beside it are too. Raises VmcheckError
     where the headers or the symbols cannot be read.
     """
     tell = progress or (lambda step: None)
@@ -49,7 +52,8 @@ def examine(
         topology, compared = hear(dump.header, topology, snapshot, name)
         witnesses.append(compared)
     tell("applying the rules")
-    return check(Case(dump.header, topology), witnesses)
+    case = Case(dump.header, topology)
+    return check(case, [*witnesses, *testimony(case, paths[0], files)])
 
 
 class KernelUnreadable(VmcheckError):

@@ -31,7 +31,9 @@ def run(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[byte
     """``run(*arguments, report=...)``: vmcheck where every dump has this report; (status, stdout, stderr)."""
 
     def run(*arguments: str, report: Report | BaseException = reports.WHOLE) -> tuple[int, str, str]:
-        def examine(paths: Sequence[str], symbols: str | None = None, progress: object = None) -> Report:
+        def examine(
+            paths: Sequence[str], symbols: str | None = None, progress: object = None, **others: object
+        ) -> Report:
             if isinstance(report, BaseException):
                 raise report
             return report
@@ -219,7 +221,7 @@ def in_terminal(arguments: Sequence[str], environment: dict[str, str], columns: 
 CHECK = """
 import sys, time, types
 from tests import reports
-def examine(paths, symbols=None, progress=None):
+def examine(paths, symbols=None, progress=None, **others):
     progress("asking the crashed kernel")
     time.sleep({seconds})
     return reports.ADDED

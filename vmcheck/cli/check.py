@@ -57,23 +57,39 @@ Examples:
     help="What 'vmcheck record' wrote in the same boot, or this machine as it runs now: "
     "for what the dump cannot tell itself.",
 )
+@click.option(
+    "--witness",
+    "witnesses",
+    metavar="FILE",
+    multiple=True,
+    help="A log or a sos report of the crash, to be compared with the dump. Those that lie beside the dump "
+    "under their usual names, such as kexec-dmesg.log, are compared anyway.",
+)
 @report_options
-def check(vmcore: tuple[str, ...], symbols: str | None, topology: str | None, **options: str) -> int:
+def check(
+    vmcore: tuple[str, ...],
+    symbols: str | None,
+    topology: str | None,
+    witnesses: tuple[str, ...],
+    **options: str,
+) -> int:
     wanted = Wanted(**options)
     folders = [path for path in vmcore if Path(path).is_dir()]
     if folders and len(vmcore) > 1:
         raise click.UsageError(f"{folders[0]} is a directory, and is checked alone.")
     if folders and topology is not None:
         raise click.UsageError("--topology is of one boot, and so of one dump.")
+    if folders and witnesses:
+        raise click.UsageError("--witness is of one crash, and so of one dump.")
     if folders:
         return _check_folder(folders[0], symbols, wanted)
-    wanted.forbid([*vmcore, *(each for each in (symbols, topology) if each)])
+    wanted.forbid([*vmcore, *(each for each in (symbols, topology) if each), *witnesses])
 
     from vmcheck.examine import examine
 
     with progress() as tell:
         witness = _witness(topology) if topology is not None else None
-        report = examine(vmcore, symbols=symbols, progress=tell, witness=witness)
+        report = examine(vmcore, symbols=symbols, progress=tell, witness=witness, files=witnesses)
     return wanted.publish(report)
 
 

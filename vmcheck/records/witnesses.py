@@ -9,13 +9,10 @@ a folder or an archive may be a stranger's.
 from __future__ import annotations
 
 import enum
-import lzma
 import os
 import re
 import stat
-import tarfile
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -34,6 +31,8 @@ MAX_MEMBER = 4 << 20
 MAX_ARCHIVE = 1 << 30
 """Bytes of a sos tarball that are unpacked, in memory and piece by piece, before the search ends."""
 MAX_MEMBERS = 200_000
+MAX_BESIDE = 64 << 20
+"""Bytes of a file that nobody named: a larger one would hold up the check."""
 COMMON_SHARE = 0.75
 """Of the shorter one's lines in the time that two logs of one boot both cover."""
 
@@ -97,7 +96,9 @@ def beside(dump: str) -> list[str]:
 
 
 def _usable(entry: os.DirEntry[str]) -> bool:
-    return entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)
+    if entry.is_dir(follow_symlinks=False):
+        return True
+    return entry.is_file(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_size <= MAX_BESIDE
 
 
 def kind_of(name: str, dump: str = "") -> Kind | None:
@@ -125,7 +126,7 @@ def read_witness(path: str) -> Witness:
             return Witness(name, Kind.SOS, files=_of_archive(path))
         with _opened(path) as file:
             text = file.read(MAX_LOG).decode("utf-8", "backslashreplace")
-    except (OSError, ValueError, EOFError, tarfile.TarError, lzma.LZMAError, zlib.error) as error:
+    except (OSError, ValueError) as error:
         raise UnreadableFile(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     kind = kind_of(name)
     if kind is None:
@@ -194,24 +195,33 @@ class _Bounded:
 
 def _of_archive(path: str) -> dict[str, str]:
     """The members wanted, read as a stream: nothing is extracted, links are passed by."""
+    # Here, for they take a fiftieth of a second that a dump without a tarball need not spend.
+    import lzma
+    import tarfile
+    import zlib
+
     files: dict[str, str] = {}
-    with _opened(path) as raw, _unpacked(raw) as stream:
-        bounded = _Bounded(stream, MAX_ARCHIVE)
-        with tarfile.open(fileobj=bounded, mode="r|") as archive:  # type: ignore[call-overload]
-            for number, member in enumerate(archive):
-                if number >= MAX_MEMBERS or len(files) == len(SOS_FILES):
-                    break
-                name = "/".join(PurePosixPath(member.name).parts[1:])
-                if name in SOS_FILES and name not in files and member.isreg():
-                    content = archive.extractfile(member)
-                    assert content is not None
-                    files[name] = content.read(MAX_MEMBER).decode("utf-8", "backslashreplace")
+    try:
+        with _opened(path) as raw, _unpacked(raw) as stream:
+            bounded = _Bounded(stream, MAX_ARCHIVE)
+            with tarfile.open(fileobj=bounded, mode="r|") as archive:  # type: ignore[call-overload]
+                for number, member in enumerate(archive):
+                    if number >= MAX_MEMBERS or len(files) == len(SOS_FILES):
+                        break
+                    name = "/".join(PurePosixPath(member.name).parts[1:])
+                    if name in SOS_FILES and name not in files and member.isreg():
+                        content = archive.extractfile(member)
+                        assert content is not None
+                        files[name] = content.read(MAX_MEMBER).decode("utf-8", "backslashreplace")
+    except (EOFError, tarfile.TarError, lzma.LZMAError, zlib.error) as error:
+        raise ValueError(str(error) or type(error).__name__) from None
     return files
 
 
 def _unpacked(raw: IO[bytes]) -> IO[bytes]:
     import bz2
     import gzip
+    import lzma
 
     head = raw.read(6)
     raw.seek(0)
@@ -225,6 +235,17 @@ def _unpacked(raw: IO[bytes]) -> IO[bytes]:
 
 
 # Comparing
+
+
+def testimony(case: Case, dump: str, given: Sequence[str]) -> list[Comparison]:
+    """What the files beside the dump and those that were given say. One that cannot be read says why."""
+    told = []
+    for path in dict.fromkeys([*beside(dump), *given]):
+        try:
+            told.append(compare(case, read_witness(path)))
+        except UnreadableFile as error:
+            told.append(Comparison(plain(Path(path).name), "unreadable", None, str(error)))
+    return told
 
 
 def compare(case: Case, witness: Witness) -> Comparison:
