@@ -9,6 +9,7 @@ bitmaps and page descriptors are the dump's own, and the rest is holes.
 from __future__ import annotations
 
 import os
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,36 +104,50 @@ def _what_a_check_reads(dump: Dump, symbols: str | None, redact: bool) -> Kept:
 
 def _blanked(dump: Dump, pages: set[int], symbols: str | None) -> dict[int, bytes]:
     """Patches that blank in headers and kept pages what identifies the machine."""
-    from vmcheck.kernel.identity import identifying
+    from vmcheck.kernel.identity import identity
     from vmcheck.kernel.program import Kernel
 
-    texts = identifying(Kernel(dump.header, dump.memory, symbols))
+    page_size = dump.header.page_size
+    types_and_symbols = _Recorder(dump.memory, page_size)
+    kernel = Kernel(dump.header, types_and_symbols, symbols)
+    constants = frozenset(types_and_symbols.pages)
+    found = identity(kernel)
     patches = dict(dump.memory.header_patches())
     for page in sorted(pages):
-        address = page * dump.header.page_size
-        try:
-            data = dump.memory.read(address, dump.header.page_size)
-        except PageNotStored:
-            # Read in part only: a segment that does not fill its last page.
-            continue
-        clean = data
-        for text in texts:
-            if text in clean:
-                clean = clean.replace(text, bytes(len(text)))
+        data = _stored_part(dump.memory, page * page_size, page_size)
+        clean = found.blanked(data, constant=page in constants)
         if clean != data:
-            patches.update(dump.memory.page_patches(address, clean))
+            patches.update(dump.memory.page_patches(page * page_size, clean))
     return patches
+
+
+def _stored_part(memory: Memory, address: int, size: int) -> bytes:
+    """A page, or its beginning where a segment does not fill its last page."""
+    try:
+        return memory.read(address, size)
+    except PageNotStored as absent:
+        end = address if absent.address is None else absent.address
+        return memory.read(address, end - address) if end > address else b""
 
 
 def _pieces(source: DumpFile, kept: Kept) -> Iterator[tuple[int, bytes]]:
     """(offset, bytes) in rising order, patched, without blocks of zeros."""
+    places = sorted(kept.patches)
+    longest = max(map(len, kept.patches.values()), default=0)
     for start, end in kept.extents:
         for offset in range(start, end, _CHUNK):
             data = bytearray(source.read(offset, min(_CHUNK, end - offset)))
-            for place, patch in kept.patches.items():
-                if offset <= place < offset + len(data):
-                    data[place - offset : place - offset + len(patch)] = patch
+            first, last = bisect_right(places, offset - longest), bisect_left(places, offset + len(data))
+            for place in places[first:last]:
+                _patch(data, place - offset, kept.patches[place])
             yield from _without_zeros(offset, bytes(data))
+
+
+def _patch(data: bytearray, place: int, patch: bytes) -> None:
+    """Lay ``patch`` over ``data`` where they meet; ``place`` may lie before it."""
+    begin, end = max(place, 0), min(place + len(patch), len(data))
+    if begin < end:
+        data[begin:end] = patch[begin - place : end - place]
 
 
 def _without_zeros(offset: int, data: bytes) -> Iterator[tuple[int, bytes]]:

@@ -72,7 +72,8 @@ def kallsyms(image: Image, byteorder: str) -> Mapping[str, int]:
 def _candidates(image: Image, byteorder: str) -> Iterator[int]:
     """Addresses of what could be token_index."""
     for chunk in image.chunks():
-        data = image.read(chunk, _CHUNK + _TOKEN_INDEX_SIZE)
+        # No variable is read: distill keeps what is read, and blanks nothing in it.
+        data = image.read(chunk, min(_CHUNK + _TOKEN_INDEX_SIZE, image.end - chunk)) + bytes(4)
         for place in _token_indexes(data, byteorder):
             yield chunk + place
 
