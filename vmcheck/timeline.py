@@ -16,7 +16,13 @@ from vmcheck.topology import CrashImage, NotKnown, Topology
 
 MAX_EVENTS = 200
 """More are of no use to a reader; the first and the last are kept."""
-_STAMP = re.compile(r"\[ *(\d{1,10}\.\d{6})\] (.*)")
+_STAMP = r"^\[ *(\d{1,10}\.\d{6})\] "
+_TOLD = re.compile(
+    _STAMP + "((?:smpboot: |CPU|ACPI: CPU|psci: CPU|IRQ|Built |Offlined |pseries-hotplug-mem: |crash hp: |"
+    "sysrq: |Kernel panic|BUG|Oops|general protection|watchdog: |Run /|Linux version).*)$",
+    re.MULTILINE,
+)
+"""The lines that are looked at: a log may have a million."""
 
 _EVENTS = [
     # arch/x86/kernel/smpboot.c and arch/x86/kernel/cpu/topology.c: what was there at boot.
@@ -48,19 +54,26 @@ def log_lines(topology: Topology, beginning: str) -> list[str]:
 
 def _lines(topology: Topology) -> Iterator[_Line]:
     if isinstance(topology.log, str):
-        for line in topology.log.split("\n"):
-            if match := _STAMP.match(line):
-                yield _Line(float(match[1]), match[2])
+        for seconds, text in _TOLD.findall(topology.log):
+            yield _Line(float(seconds), text)
+
+
+def _span(topology: Topology) -> tuple[float, float] | None:
+    """The times of the log's first and last line; None where no line has one."""
+    if not isinstance(topology.log, str):
+        return None
+    stamps = re.findall(_STAMP, topology.log[:4096], re.M) + re.findall(_STAMP, topology.log[-4096:], re.M)
+    return (float(stamps[0]), float(stamps[-1])) if stamps else None
 
 
 def timeline(case: Case) -> Timeline:
     """Boot, hotplug, the header's last writing as far as it can be bounded, and the crash."""
-    lines = list(_lines(case.topology))
+    lines, span = list(_lines(case.topology)), _span(case.topology)
     events, remarks = [], []
-    if not lines:
+    if span is None:
         remarks.append("the kernel log could not be read, so nothing of this has a time")
-    elif lines[0].seconds > 0 and "Linux version" not in lines[0].text:
-        remarks.append(f"the kernel log begins {lines[0].seconds:.0f} seconds after boot")
+    elif span[0] > 0 and not any(line.text.startswith("Linux version") for line in lines[:1]):
+        remarks.append(f"the kernel log begins {span[0]:.0f} s after boot")
     boot_done = _boot_done(lines)
     for line in lines:
         if (event := _event(line, boot_done)) is not None:
@@ -73,7 +86,7 @@ def timeline(case: Case) -> Timeline:
         events = events[: MAX_EVENTS // 2] + events[-MAX_EVENTS // 2 :]
     if case.header.machine in ("x86_64", "i386"):
         remarks.append("x86 kernels log no time for memory that is added")
-    return Timeline((Event("boot", 0.0), *events, *_crash(case, lines)), _boot(case, lines), tuple(remarks))
+    return Timeline((Event("boot", 0.0), *events, *_crash(span)), _boot(case, span), tuple(remarks))
 
 
 def _boot_done(lines: Iterable[_Line]) -> float:
@@ -160,16 +173,16 @@ def _written(case: Case) -> Event | None:
     return Event(f"elfcorehdr was last written: {why}", None, after, before)
 
 
-def _crash(case: Case, lines: list[_Line]) -> Iterator[Event]:
-    if lines:
-        yield Event("the kernel crashed; its log ends", lines[-1].seconds)
-    else:
+def _crash(span: tuple[float, float] | None) -> Iterator[Event]:
+    if span is None:
         yield Event("the kernel crashed")
+    else:
+        yield Event("the kernel crashed; its log ends", span[1])
 
 
-def _boot(case: Case, lines: list[_Line]) -> float | None:
+def _boot(case: Case, span: tuple[float, float] | None) -> float | None:
     """The wall clock of boot: CRASHTIME is taken right after the last line, in crash_save_vmcoreinfo()."""
     text = case.header.vmcoreinfo.get("CRASHTIME", "")
-    if not lines or not re.fullmatch(r"\d{1,12}", text):
+    if span is None or not re.fullmatch(r"\d{1,12}", text):
         return None
-    return int(text) - lines[-1].seconds
+    return int(text) - span[1]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import TypeVar
 
 import numpy as np
@@ -19,7 +20,7 @@ from drgn import FaultError, Type, offsetof
 from vmcheck.kernel.memory import SectionTable
 from vmcheck.kernel.pages import Structs, Words, column, compound_tails, is_slab
 from vmcheck.kernel.program import Kernel
-from vmcheck.ranges import EMPTY, RangeSet
+from vmcheck.ranges import RangeSet
 from vmcheck.topology import (
     LostModule,
     LostPages,
@@ -34,9 +35,12 @@ T = TypeVar("T")
 MAX_RUNS = 256
 RUN = 256
 """Up to 256 runs of 256 pages are looked at, 4 MiB of struct pages: 256 MiB whole, more as a sample."""
-MAX_HEADS = 4096
+MAX_HEADS = 16
+"""Of compound pages that reach into a run from outside it; honest kernels have one or two."""
 NO_NODE = 1 << 40
 MAX_MODULES = 4096
+MAX_ZONES = 16
+MAX_NODES = 1 << 16
 MAX_TRANSLATIONS = 1 << 15
 """Of virtual addresses, of each structure that is looked for: a quarter of a second."""
 
@@ -131,6 +135,8 @@ class _Layout:
                 flags.setdefault(name.removeprefix("PG_"), value)
             names = _enumerators(kernel, "enum zone_type")
             zones = {value: _zone_name(name) for name, value in names if not name.startswith("__")}
+            if len(zones) > MAX_ZONES:
+                raise LookupError(f"enum zone_type has {len(zones)} zones; {MAX_ZONES} are believed")
             node_bits = _node_bits(kernel, len(zones))
         # include/linux/page-flags-layout.h: ZONES_SHIFT. With vmemmap there are no section bits.
         zone_bits = max(0, len(zones) - 1).bit_length()
@@ -227,7 +233,7 @@ def _node_bits(kernel: Kernel, zones: int) -> int:
     except (LookupError, StopIteration, AttributeError):
         return 0
     nodes = (length - 1) // zones if zones else 0
-    return nodes.bit_length() - 1 if nodes > 1 and nodes & (nodes - 1) == 0 else 0
+    return nodes.bit_length() - 1 if 1 < nodes <= MAX_NODES and nodes & (nodes - 1) == 0 else 0
 
 
 def _page_types(kernel: Kernel) -> Iterator[tuple[PageKind, tuple[int, int]]]:
@@ -285,7 +291,7 @@ def per_cpu_areas(kernel: Kernel, missing: RangeSet, cpus: frozenset[int]) -> fr
     start, end = (_symbol(kernel, name) for name in ("__per_cpu_start", "__per_cpu_end"))
     offsets = kernel.prog["__per_cpu_offset"]
     found = set()
-    for cpu in sorted(cpus):
+    for cpu in sorted(cpus)[: MAX_TRANSLATIONS // 2]:
         for place in (start, max(start, end - 1)):
             try:
                 address = (place + int(offsets[cpu])) % (1 << kernel.header.bits)
@@ -309,22 +315,18 @@ def memmap(kernel: Kernel, table: SectionTable, sections: Sections, missing: Ran
     What was there at boot has its memory map in memory that was there at boot.
     """
     size = kernel.vmcoreinfo_number("SIZE(page)")
-    page_size, found = kernel.header.page_size, EMPTY
+    page_size, found = kernel.header.page_size, []
     others = sections.present - sections.early - missing.aligned_outward(sections.size)
     step = max(sections.size // 8, page_size)
-    starts = [
-        address
-        for start, end in others
-        for address in range(start, min(end, start + MAX_TRANSLATIONS * step), step)
-    ]
-    for address in starts[:MAX_TRANSLATIONS]:
+    starts = chain.from_iterable(range(start, end, step) for start, end in others)
+    for address in islice(starts, MAX_TRANSLATIONS):
         struct = table.page_struct(address // page_size, size)
         try:
             if struct is not None and kernel.physical(struct) in missing:
-                found |= RangeSet([(address, address + step)])
+                found.append((address, address + step))
         except FaultError:
             continue
-    return found
+    return RangeSet(found)
 
 
 def modules(kernel: Kernel, missing: RangeSet) -> Modules:

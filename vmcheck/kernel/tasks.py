@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from drgn import FaultError, Object, Type, offsetof, sizeof
@@ -21,6 +22,11 @@ from vmcheck.topology import Task, Tasks
 MAX_TASKS = 8192
 """Threads looked at, a second or two: a quarter of them the oldest, the rest the youngest."""
 MAX_NODES = 1 << 16
+MAX_PIDS = 1 << 18
+MAX_CPUS = 1 << 13
+XA_CHUNK_SIZE = 64
+MAX_TASK_STRUCT = 1 << 16
+"""Bytes. Debian's have 6 to 10 KiB."""
 THREAD_SIZE = {"x86_64": 4, "aarch64": 4, "riscv64": 4, "s390x": 4, "i386": 2, "arm": 2}
 """Of a kernel stack, in units of 4 KiB. Macros are not in BTF. KASAN doubles it."""
 
@@ -41,7 +47,7 @@ class _Layout:
     @classmethod
     def of(cls, task: Type, pid: Type) -> _Layout:
         offset = {name: offsetof(task, name) for name in ("stack", "pid", "comm", "pid_links")}
-        return cls(task=sizeof(task), pid_tasks=offsetof(pid, "tasks"), **offset)
+        return cls(task=min(sizeof(task), MAX_TASK_STRUCT), pid_tasks=offsetof(pid, "tasks"), **offset)
 
 
 def read_tasks(kernel: Kernel, missing: RangeSet, cpus: Iterable[int]) -> Tasks:
@@ -108,7 +114,7 @@ class _Memory:
 
 def _tasks_of_pids(memory: _Memory, layout: _Layout, head: Object, unread: list[str]) -> dict[int, int]:
     """PID by the address of its task_struct."""
-    pids = sorted(_pids(memory, head, unread))
+    pids = sorted(islice(_pids(memory, head, unread), MAX_PIDS))
     if len(pids) > MAX_TASKS:
         unread.append(f"{len(pids) - MAX_TASKS} of {len(pids)} PIDs were not looked at")
         pids = pids[: MAX_TASKS // 4] + pids[-MAX_TASKS // 4 * 3 :]
@@ -131,7 +137,8 @@ def _pids(memory: _Memory, head: Object, unread: list[str]) -> Iterator[tuple[in
     """(PID, address of its struct pid) from the radix tree that ``head`` is the root of."""
     node_type = head.prog_.type("struct xa_node")
     shift, slots = offsetof(node_type, "shift"), offsetof(node_type, "slots")
-    fanout = next(member.type.length or 0 for member in node_type.members or () if member.name == "slots")
+    lengths = [member.type.length or 0 for member in node_type.members or () if member.name == "slots"]
+    fanout = min(lengths[0], XA_CHUNK_SIZE)
     pending, seen = [(int(head), 0, 0)], set[int]()
     while pending:
         entry, first, last = pending.pop()
@@ -163,7 +170,7 @@ def _running(kernel: Kernel, cpus: Iterable[int], unread: list[str]) -> Iterator
     offsets = kernel.prog["__per_cpu_offset"]
     curr = offsetof(kernel.prog.type("struct rq"), "curr")
     assert runqueues is not None
-    for cpu in sorted(cpus):
+    for cpu in sorted(cpus)[:MAX_CPUS]:
         try:
             address = (runqueues + int(offsets[cpu]) + curr) % (1 << kernel.header.bits)
             yield int(kernel.words(address, 1)[0]), cpu
