@@ -62,12 +62,17 @@ def _collected(root: Path) -> Snapshot:
     told: tuple[object, ...] = (topology.resources, topology.blocks, topology.online_cpus)
     if all(isinstance(fact, Unknown) for fact in told):
         raise VmcheckError(f"{root}: neither proc/iomem nor sys/devices/system is there: {_first(topology)}")
-    try:
-        collected = int((root / "proc").stat().st_mtime)
-    except OSError:
-        collected = 0
+    collected = max((_modified(root / name) for name in ("", "proc/iomem")), default=0)
     node = (read_text(root, "proc/sys/kernel/hostname", "etc/hostname", "hostname") or "").strip()
     return Snapshot(max(0, collected), node, None, topology, None)
+
+
+def _modified(path: Path) -> int:
+    """Seconds since the epoch; 0 where it is not there."""
+    try:
+        return int(path.stat().st_mtime)
+    except OSError:
+        return 0
 
 
 def _first(topology: Topology) -> str:
