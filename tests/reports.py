@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from vmcheck.check import Report
@@ -26,10 +27,18 @@ from vmcheck.topology import (
     Blocks,
     CrashImage,
     Fault,
+    Loss,
+    LostModule,
+    LostPages,
     MemoryAccount,
+    Modules,
+    PageCount,
+    PageKind,
     Resources,
     SavedNote,
     Sections,
+    Task,
+    Tasks,
     Topology,
     Unknown,
 )
@@ -61,7 +70,9 @@ WHOLE_HEADER = DumpHeader(
 )
 
 
-def topology(ram: RangeSet = LOW | BOOT, online: int = 2) -> Topology:
+def topology(
+    ram: RangeSet = LOW | BOOT, online: int = 2, nodes: Mapping[int, RangeSet] | None = None
+) -> Topology:
     blocks = ram.aligned_outward(128 * MiB)
     cpus = frozenset(range(online))
     return Topology(
@@ -81,6 +92,7 @@ def topology(ram: RangeSet = LOW | BOOT, online: int = 2) -> Topology:
         online_cpus=cpus,
         saved_notes={cpu: SavedNote(b"x") for cpu in cpus},
         crash_image=CrashImage(((0x19F0000, 0x10000, 0x800),), False, None, None, None),
+        nodes={0: blocks} if nodes is None else nodes,
     )
 
 
@@ -168,6 +180,26 @@ BLIND = skipping(
     why="no symbol named crash_notes",
 )
 
+LOSS = Loss(
+    DIMM,
+    pages=LostPages(
+        32768,
+        32768,
+        0,
+        (
+            PageCount(1, "Normal", PageKind.FREE, 31364),
+            PageCount(1, "Normal", PageKind.SLAB, 1204),
+            PageCount(1, "Movable", PageKind.ANONYMOUS, 200),
+        ),
+    ),
+    modules=Modules(40, ()),
+    per_cpu_areas=frozenset(),
+    memmap=RangeSet(),
+)
+TASKS = Tasks(
+    (Task(263, "sh", cpu=0, stack_pages=4, lost_stack_pages=4), Task(None, "", task_struct_lost=True)),
+    panic_cpu=0,
+)
 IMPACT = Impact(
     headline="the crashing task's stack is in missing memory, so its backtrace is cut",
     facts=("1,204 of 32,768 missing pages are slab",),
@@ -176,8 +208,8 @@ IMPACT = Impact(
         Effect("ps", "crash", Use.PARTIAL, Certainty.LIKELY, "two task_structs are missing"),
         Effect("log", "crash", Use.SAFE, Certainty.CERTAIN, "the ring buffer is in boot memory"),
     ),
-    loss=None,
-    tasks=Unknown("the tasks were not read"),
+    loss=LOSS,
+    tasks=TASKS,
     recoverable_cpus=(2,),
 )
 DIAGNOSIS = Diagnosis(
@@ -213,6 +245,16 @@ DIAGNOSIS = Diagnosis(
     witnesses=(Comparison("vmcore-dmesg.txt", "kernel log", True, "the same boot, to the last line"),),
 )
 DIAGNOSED = replace(ADDED, diagnosis=DIAGNOSIS)
+
+MIDDLE = 256 * MiB
+TWO_NODES = replace(
+    DIAGNOSED,
+    topology=replace(
+        ADDED.topology,
+        nodes={0: RangeSet([(0, MIDDLE)]), 1: RangeSet([(MIDDLE, 512 * MiB)]) | DIMM},
+    ),
+)
+"""Memory and a CPU are missing, all of the memory on the second node."""
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07<script>alert(1)</script>\u202egnp.exe&amp;'\"\ud800\x00"
 
@@ -257,6 +299,12 @@ def hostile() -> Report:
                 headline=HOSTILE,
                 facts=(HOSTILE,),
                 effects=(Effect(HOSTILE, HOSTILE, Use.MISLEADS, Certainty.LIKELY, HOSTILE),),
+                loss=replace(
+                    LOSS,
+                    pages=LostPages(1, 1, 0, (PageCount(1, HOSTILE, PageKind.SLAB, 1),)),
+                    modules=Modules(1, (LostModule(HOSTILE, 2, 1),), (HOSTILE,)),
+                ),
+                tasks=Tasks((Task(1, HOSTILE, 0, True, 4, 4),), 0, (HOSTILE,)),
             ),
             next_dump=(Step(HOSTILE, (HOSTILE, HOSTILE)),),
             witnesses=(Comparison(HOSTILE, HOSTILE, False, HOSTILE),),
@@ -274,10 +322,12 @@ def huge() -> Report:
         ("undescribed-ram", replace(LOST_DIMM, ranges=losses)),
         ("cpu-without-note", replace(LOST_CPU, cpus=tuple(range(3, 1024, 4)))),
         header=replace(WHOLE_HEADER, described=described, stored=stored, file_size=500 * GiB),
-        kernel=topology(ram, online=1024),
+        kernel=topology(
+            ram, online=1024, nodes={n: RangeSet([(n * 4 * TiB, (n + 1) * 4 * TiB)]) & ram for n in range(8)}
+        ),
     )
 
 
 def every() -> list[Report]:
     """One of each kind."""
-    return [WHOLE, ADDED, DIAGNOSED, PHANTOM, BLIND, hostile(), huge()]
+    return [WHOLE, ADDED, DIAGNOSED, TWO_NODES, PHANTOM, BLIND, hostile(), huge()]

@@ -54,10 +54,10 @@ class Report:
 
     @property
     def named_findings(self) -> tuple[tuple[str, Finding], ...]:
-        """(rule, finding), worst first, in the order of the rules within one severity."""
+        """(rule, finding), worst first; within one severity the most memory first, then by rule."""
         order = list(Severity)
         found = [(outcome.rule, finding) for outcome in self.outcomes for finding in outcome.findings]
-        return tuple(sorted(found, key=lambda named: order.index(named[1].severity)))
+        return tuple(sorted(found, key=lambda named: (order.index(named[1].severity), -named[1].ranges.size)))
 
     @property
     def findings(self) -> tuple[Finding, ...]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The dumps below a folder such as /var/crash, told by their signatures, and the logs beside them.
+"""The dumps below a folder such as /var/crash, told by their signatures, and what lies beside them.
 
 kdump of Fedora, RHEL and SUSE makes a folder of each crash with ``vmcore``, ``vmcore-dmesg.txt``
 and ``kexec-dmesg.log``; a capture that failed leaves ``vmcore-incomplete``. kdump-tools of Debian
@@ -18,12 +18,10 @@ from pathlib import Path
 
 from vmcheck.errors import UnreadableFile, VmcheckError
 from vmcheck.formats import is_dump, read_header
+from vmcheck.records.witnesses import beside
 
 DUMP_NAMES = ("vmcore*", "*.vmcore", "dump.*", "dump-*")
 """A file so called that has no dump's signature is a dump that failed: told, not passed over."""
-
-LOG_NAMES = ("*dmesg*", "vmcore.log")
-"""Kernel logs: of the kernel that crashed, or of the one that captured."""
 
 OTHER_NAMES = ("*.txt", "*.log", "*.html", "*.json", "*.xml", "*.sha*", "*.md5*", "*.sum")
 """Never a dump that failed, whatever the name begins with."""
@@ -35,8 +33,8 @@ class FoundDump:
 
     paths: tuple[str, ...]
     """Its file, or all parts of one ``makedumpfile --split`` dump."""
-    logs: tuple[str, ...] = ()
-    """Kernel logs beside it."""
+    beside: tuple[str, ...] = ()
+    """Logs and sos reports beside it, which a check compares with it."""
     refusal: str = ""
     """Why it cannot be looked at, where that is known already."""
 
@@ -63,11 +61,8 @@ def find_dumps(folder: str) -> list[FoundDump]:
 
 
 def _in_folder(folder: Path, names: Sequence[str]) -> Iterator[FoundDump]:
-    logs = [name for name in names if _called(name, LOG_NAMES)]
     for parts in _by_crash([path for name in names if _is_dump(path := folder / name)]):
-        # dmesg.202411230915 is of dump.202411230915; what has no such partner is of every dump here.
-        own = [log for log in logs if log.partition(".")[2] == parts[0].name.partition(".")[2]]
-        yield FoundDump(tuple(map(str, parts)), tuple(str(folder / log) for log in own or logs))
+        yield FoundDump(tuple(map(str, parts)), tuple(beside(str(parts[0]))))
 
 
 def _called(name: str, patterns: Sequence[str]) -> bool:
@@ -76,7 +71,7 @@ def _called(name: str, patterns: Sequence[str]) -> bool:
 
 def _is_dump(path: Path) -> bool:
     """By its signature; one that has none, or cannot be read, by its name."""
-    named = _called(path.name, DUMP_NAMES) and not _called(path.name, (*LOG_NAMES, *OTHER_NAMES))
+    named = _called(path.name, DUMP_NAMES) and not _called(path.name, OTHER_NAMES)
     try:
         # Opening a FIFO would wait for its writer.
         if not stat.S_ISREG(path.stat().st_mode):

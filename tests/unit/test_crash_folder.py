@@ -42,7 +42,7 @@ def found(folder: Path) -> list[FoundDump]:
     def below(paths: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(os.path.relpath(path, folder) for path in paths)
 
-    return [FoundDump(below(dump.paths), below(dump.logs)) for dump in find_dumps(str(folder))]
+    return [FoundDump(below(dump.paths), below(dump.beside)) for dump in find_dumps(str(folder))]
 
 
 def test_kdump_of_rhel_and_fedora(tmp_path: Path) -> None:
@@ -87,8 +87,8 @@ def test_two_debian_dumps_of_one_folder_have_a_log_each(tmp_path: Path) -> None:
         },
     )
     assert found(tmp_path) == [
-        FoundDump(("dump.202411230915",), ("dmesg.202411230915",)),
-        FoundDump(("dump.202411240000",), ("dmesg.202411230915", "kexec-dmesg.log")),
+        FoundDump(("dump.202411230915",), ("dmesg.202411230915", "kexec-dmesg.log")),
+        FoundDump(("dump.202411240000",), ("kexec-dmesg.log",)),
     ]
 
 

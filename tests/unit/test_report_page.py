@@ -19,6 +19,7 @@ from vmcheck.ranges import RangeSet
 from vmcheck.report.cpus import Registers, registers
 from vmcheck.report.memory import memory
 from vmcheck.report.memory_map import Fold, Line, MemoryMap, memory_map
+from vmcheck.report.nodes import told_apart
 from vmcheck.report.page import page
 from vmcheck.topology import Unknown
 
@@ -151,7 +152,7 @@ def test_a_report_without_any_memory_or_cpu_is_still_a_page() -> None:
 
 
 def drawn(report: Report) -> MemoryMap:
-    return memory_map(memory(report))
+    return memory_map(memory(report), told_apart(report), report.topology.blocks)
 
 
 def test_the_map_folds_lines_without_memory_and_says_how_much_that_was() -> None:
@@ -163,6 +164,41 @@ def test_the_map_folds_lines_without_memory_and_says_how_much_that_was() -> None
         0x100000000,
         0x104000000,
     ]
+
+
+def test_nodes_are_brackets_and_blocks_are_ticks() -> None:
+    lines = [row for row in drawn(reports.TWO_NODES).rows if isinstance(row, Line)]
+    assert [(bracket.node, bracket.left, bracket.width) for line in lines for bracket in line.brackets] == [
+        *[(0, 0.0, 100.0)] * 4,
+        *[(1, 0.0, 100.0)] * 6,
+    ]
+    # Lines of 64 MiB, blocks of 128.
+    assert [line.ticks for line in lines] == [(0.0,), (100.0,)] * 5
+
+
+def test_one_node_needs_no_bracket() -> None:
+    assert [row.brackets for row in drawn(reports.ADDED).rows if isinstance(row, Line)] == [()] * 10
+
+
+def test_blocks_too_small_to_see_are_not_drawn() -> None:
+    shown = drawn(reports.huge())
+    assert shown.block is None
+    assert all(row.ticks == () for row in shown.rows if isinstance(row, Line))
+
+
+def test_a_page_tells_whose_memory_is_missing_what_it_was_and_which_tasks_lost_theirs() -> None:
+    made = Page(reports.TWO_NODES)
+    text = " ".join(made.text.split())
+    assert "missing: [0x100000000, 0x104000000), 64 MiB, node 1" in made.attributes("aria-label")
+    assert "Node 0: 256 MiB Node 1: 384 MiB, 128 MiB of it missing" in text
+    assert "slab4.7 MiB3.7 %node 1 Normal" in text
+    assert "sh263CPU 0its kernel stack not knownits task_struct" in text
+
+
+def test_what_a_rule_means_is_told_in_whole_lines() -> None:
+    report = reports.report(("undescribed-ram", reports.LOST_DIMM))
+    assert "Hot-added System RAM that the headers do not describe." in Page(report).text
+    assert "\\n" not in Page(report).text
 
 
 def test_the_map_draws_what_is_grave_on_top() -> None:
@@ -181,7 +217,7 @@ def test_one_lost_page_of_32_tib_has_its_mark() -> None:
         kernel=reports.topology(ram),
     )
     marks = [mark for row in drawn(report).rows if isinstance(row, Line) for mark in row.marks]
-    assert [mark.text for mark in marks if mark.kind == "missing"] == [
+    assert [mark.text({}) for mark in marks if mark.kind == "missing"] == [
         "missing: [0x70000000000, 0x70000001000), 4.0 KiB"
     ]
 

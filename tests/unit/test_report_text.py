@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
 
 import pytest
@@ -10,10 +11,12 @@ from rich.console import Console
 from tests import reports
 from tests.reports import GiB, MiB, TiB
 from vmcheck.check import Report
+from vmcheck.diagnosis import Certainty, Diagnosis, Effect, Event, Timeline, Use
 from vmcheck.findings import Finding, Severity
 from vmcheck.ranges import RangeSet
 from vmcheck.report import terminal, words
 from vmcheck.report.memory import Fate, cells, memory
+from vmcheck.report.words import Outlook
 from vmcheck.topology import Unknown
 
 
@@ -150,7 +153,7 @@ def test_what_could_not_be_looked_at_is_told_with_its_reason() -> None:
 def test_a_diagnosis_is_told_between_the_findings_and_the_facts() -> None:
     text = terminal.render(reports.DIAGNOSED)
     assert (
-        text[text.index("Why") : text.index("Rightly absent")]
+        text[text.index("\nWhy") + 1 : text.index("Rightly absent")]
         == """\
 Why
   Memory and a CPU were added after the crash kernel was loaded, and it was not loaded again
@@ -163,9 +166,9 @@ Why
 When
   0.000 s               boot (2024-11-23 09:14:07 UTC)
   3.500 to 41.200 s     the crash kernel was loaded
-  41.200 s              memory [0x100000000, 0x108000000) was onlined (2024-11-23 09:14:48 UTC)
+  41.200 s              memory [0x100000000, 0x108000000) was onlined (09:14:48 UTC)
   after 41.200 s        CPU 2 came online
-  52.750 s              crash (2024-11-23 09:15:00 UTC)
+  52.750 s              crash (09:15:00 UTC)
   - the log begins at 0.000 s
 
 What it costs
@@ -173,7 +176,7 @@ What it costs
     - 1,204 of 32,768 missing pages are slab
   fails     crash: bt: the stack is missing
   in part   crash: ps (likely): two task_structs are missing
-  safe      crash: log: the ring buffer is in boot memory
+  safe      crash: log
 
 What to do
   So that the next dump is whole
@@ -187,6 +190,80 @@ Other witnesses
 
 """
     )
+
+
+def test_why_what_it_costs_and_what_to_do_stand_below_the_answer() -> None:
+    assert terminal.render(reports.DIAGNOSED).split("\n")[1:6] == [
+        "",
+        "  Why             memory and a CPU were added after the crash kernel was loaded, and it was not",
+        "                  loaded again",
+        "  What it costs   the crashing task's stack is in missing memory, so its backtrace is cut",
+        "  What to do      load the crash kernel with the kernel's own loader",
+    ]
+
+
+def test_a_regime_alone_is_no_why() -> None:
+    text = terminal.render(replace(reports.WHOLE, diagnosis=Diagnosis(reports.DIAGNOSIS.regime)))
+    assert "\nWhat was to keep elfcorehdr fresh\n  A udev rule reloads" in text
+    assert "\nWhy\n" not in text
+
+
+def test_a_date_is_told_once() -> None:
+    day = 86400.0
+    events = [Event("a", 0.0), Event("b", 1.0), Event("c"), Event("d", day), Event("e", day)]
+    assert words.clocks(Timeline(tuple(events), boot=1732353247.0)) == [
+        "2024-11-23 09:14:07 UTC",
+        "09:14:08 UTC",
+        "",
+        "2024-11-24 09:14:07 UTC",
+        "09:14:07 UTC",
+    ]
+
+
+def test_commands_of_one_outlook_stand_together() -> None:
+    effects = [
+        Effect("bt", "crash", Use.FAILS, Certainty.CERTAIN, "the stack is missing"),
+        Effect("rd -u", "crash", Use.PARTIAL, Certainty.CERTAIN, "pages are missing"),
+        Effect("access_process_vm()", "drgn", Use.PARTIAL, Certainty.CERTAIN, "pages are missing"),
+        Effect("log", "crash", Use.SAFE, Certainty.CERTAIN, "it was read whole"),
+        Effect("mod", "crash", Use.SAFE, Certainty.CERTAIN, "no module is missing"),
+        Effect("ps", "crash", Use.SAFE, Certainty.LIKELY, "no task is missing"),
+    ]
+    assert words.outlooks(effects) == [
+        Outlook(Use.FAILS, "", {"crash": ["bt"]}, "the stack is missing"),
+        Outlook(Use.PARTIAL, "", {"crash": ["rd -u"], "drgn": ["access_process_vm()"]}, "pages are missing"),
+        Outlook(Use.SAFE, "", {"crash": ["log", "mod"]}, ""),
+        Outlook(Use.SAFE, "likely", {"crash": ["ps"]}, ""),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(0.0, "0.0 %"), (1e-9, "< 0.1 %"), (0.5, "50.0 %"), (0.99999, "99.9 %"), (1.0, "100.0 %")],
+)
+def test_a_share_is_neither_nothing_nor_all_by_rounding(share: float, text: str) -> None:
+    assert words.percent(share) == text
+
+
+def test_memory_of_several_nodes_is_told_by_node() -> None:
+    text = terminal.render(reports.TWO_NODES)
+    assert "    [0x100000000, 0x108000000)  128 MiB, node 1\n" in text
+    assert "  NUMA node 0     256 MiB\n  NUMA node 1     384 MiB, 128 MiB of it missing\n" in text
+    assert "node" not in terminal.render(reports.ADDED)
+
+
+def test_a_node_that_is_missing_altogether_is_told_so() -> None:
+    kernel = replace(reports.ADDED.topology, nodes={0: RangeSet([(0, 512 * MiB)]), 1: reports.DIMM})
+    assert "  NUMA node 1     128 MiB, all of it missing\n" in terminal.render(
+        replace(reports.ADDED, topology=kernel)
+    )
+
+
+def test_the_bar_has_a_bracket_below_each_node() -> None:
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", on_terminal(reports.TWO_NODES, 60)).split("\n")
+    bar = next(number for number, line in enumerate(lines) if "█" in line)
+    assert lines[bar + 1] == "  └─────── node 0 ──────┘└───────────── node 1 ────────────┘"
+    assert len(lines[bar + 1]) == len(lines[bar])
 
 
 def test_500_losses_are_counted_after_the_first_dozen() -> None:

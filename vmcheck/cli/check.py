@@ -123,11 +123,11 @@ def _checked(folder: str, dump: FoundDump, symbols: str | None, tell: Tell) -> C
     from vmcheck.report.folder import Checked
 
     path = os.path.relpath(dump.paths[0], folder)
-    parts, logs = (tuple(Path(each).name for each in files) for files in (dump.paths, dump.logs))
+    parts, beside = (tuple(Path(each).name for each in files) for files in (dump.paths, dump.beside))
     try:
         if dump.refusal:
             raise VmcheckError(dump.refusal)
         report = examine(dump.paths, symbols=symbols, progress=tell)
     except VmcheckError as error:
-        return Checked(path, parts, logs, None, str(error).removeprefix(f"{plain(dump.paths[0])}: "))
-    return Checked(path, parts, logs, report)
+        return Checked(path, parts, beside, None, str(error).removeprefix(f"{plain(dump.paths[0])}: "))
+    return Checked(path, parts, beside, report)

@@ -12,10 +12,10 @@ from vmcheck.report import words
 NOT_COMPARED = {"vmcheck", "dump.file"}
 """Which vmcheck looked, and what the file is called, say nothing of the dump."""
 
-KEYS = ("rule", "structure", "reason", "fact")
+KEYS = ("rule", "structure", "reason", "fact", "node")
 """What an object in a list goes by."""
 
-IN_BYTES = {"bytes", "file_size", "expected_size", "page_size"}
+IN_BYTES = {"bytes", "missing", "file_size", "expected_size", "page_size"}
 
 Member = Mapping[str, Any]
 

@@ -6,11 +6,13 @@ The same dump gives the same bytes: no clock, no folder names, no measured times
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Annotated, Any
 
 import msgspec
 
 import vmcheck
+from vmcheck import diagnosis, topology
 from vmcheck.check import Report, Verdict
 from vmcheck.diagnosis import Certainty, Use
 from vmcheck.errors import plain
@@ -20,7 +22,8 @@ from vmcheck.ranges import RangeSet
 from vmcheck.report import words
 from vmcheck.report.folder import Checked
 from vmcheck.report.memory import Fate, memory, rightly_absent
-from vmcheck.topology import MemoryAccount, Topology, Unknown
+from vmcheck.report.nodes import by_node
+from vmcheck.topology import MemoryAccount, PageKind, Topology, Unknown
 
 SCHEMA = 1
 """Raised when a document that was valid before would be no more. New members do not raise it."""
@@ -70,6 +73,14 @@ class Memory(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     phantom: Annotated[int, msgspec.Meta(ge=0, description="described, and the kernel had no RAM there")]
     elsewhere: Bytes
     undescribed: Bytes
+
+
+class Node(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Memory of one NUMA node."""
+
+    node: int
+    bytes: Annotated[int, msgspec.Meta(ge=0, description="System RAM, where that is known")]
+    missing: Bytes
 
 
 class Account(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -169,10 +180,58 @@ class Effect(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     why: str
 
 
+class PageCount(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """``node`` and ``zone`` null: not known."""
+
+    node: int | None
+    zone: str | None
+    kind: PageKind
+    pages: int
+
+
+class LostPages(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What the pages of missing memory were. ``counts`` are of those looked at, of many a sample."""
+
+    pages: int
+    looked_at: int
+    unread: Annotated[int, msgspec.Meta(description="whose struct page is not in the dump either")]
+    counts: list[PageCount]
+
+
+class LostModule(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    name: str
+    pages: int
+    lost_pages: int
+
+
+class LostTask(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A task whose task_struct or kernel stack lies in missing memory."""
+
+    pid: int | None
+    name: str
+    cpu: Annotated[int | None, msgspec.Meta(description="that was running it at the crash")]
+    task_struct_lost: bool
+    stack_pages: int
+    lost_stack_pages: int
+
+
+class Loss(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What lay in missing memory. ``null``: not known."""
+
+    pages: LostPages | None
+    modules: list[LostModule] | None
+    per_cpu_areas: Cpus | None
+    memmap: Annotated[
+        list[Range] | None, msgspec.Meta(description="memory in the dump whose struct pages are lost")
+    ]
+
+
 class Impact(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     headline: str
     facts: list[str]
     effects: list[Effect]
+    loss: Annotated[Loss | None, msgspec.Meta(description="null: no memory is missing, or not known")]
+    lost_tasks: Annotated[list[LostTask] | None, msgspec.Meta(description="null: not known")]
     recoverable_cpus: Cpus
     lost_cpus: Cpus
 
@@ -214,6 +273,7 @@ class Document(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     dump: Dump
     kernel: Kernel
     memory: Memory
+    nodes: Annotated[list[Node] | None, msgspec.Meta(description="by NUMA node; null: not known")]
     findings: Annotated[list[ReportedFinding], msgspec.Meta(description="worst first")]
     rules: Annotated[list[Rule], msgspec.Meta(description="every rule, looked or not")]
     excluded: list[Excluded]
@@ -230,7 +290,7 @@ class Entry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     schema: Annotated[int, msgspec.Meta(ge=SCHEMA, le=SCHEMA)] = SCHEMA
     path: Annotated[str, msgspec.Meta(description="below the folder that was given")]
     parts: Annotated[list[str], msgspec.Meta(description="all files of a split dump, else the one")]
-    logs: Annotated[list[str], msgspec.Meta(description="kernel logs beside the dump")]
+    beside: Annotated[list[str], msgspec.Meta(description="logs and sos reports that it was compared with")]
     exit_status: Annotated[int, msgspec.Meta(ge=0, le=4)]
     error: Annotated[str | None, msgspec.Meta(description="why the dump could not be read")]
     report: Annotated[Document | None, msgspec.Meta(description="null where it could not be read")]
@@ -241,7 +301,7 @@ def to_json_line(entry: Checked, fail_on: Severity = Severity.WRONG) -> bytes:
         Entry(
             path=entry.path,
             parts=list(entry.parts),
-            logs=list(entry.logs),
+            beside=list(entry.beside),
             exit_status=int(entry.exit_status(fail_on)),
             error=entry.error or None,
             report=None if entry.report is None else document(entry.report, fail_on),
@@ -269,6 +329,7 @@ def document(report: Report, fail_on: Severity = Severity.WRONG) -> Document:
         dump=_dump(report.header),
         kernel=_kernel(report.topology),
         memory=_memory(report),
+        nodes=_nodes(report),
         findings=[_finding(rule, finding) for rule, finding in report.named_findings],
         rules=[_rule(outcome) for outcome in report.outcomes],
         excluded=[
@@ -282,8 +343,48 @@ def document(report: Report, fail_on: Severity = Severity.WRONG) -> Document:
 
 
 def _diagnosis(report: Report) -> Diagnosis | msgspec.UnsetType:
-    diagnosis = words.diagnosed(report)
-    return msgspec.UNSET if diagnosis is None else msgspec.convert(diagnosis, Diagnosis, from_attributes=True)
+    told = words.diagnosed(report)
+    if told is None:
+        return msgspec.UNSET
+    parts = {field.name: getattr(told, field.name) for field in fields(told)}
+    return msgspec.convert(
+        parts | {"impact": told.impact and _impact(told.impact)}, Diagnosis, from_attributes=True
+    )
+
+
+def _impact(impact: diagnosis.Impact) -> Impact:
+    return Impact(
+        headline=impact.headline,
+        facts=list(impact.facts),
+        effects=[msgspec.convert(effect, Effect, from_attributes=True) for effect in impact.effects],
+        loss=_loss(impact.loss) if isinstance(impact.loss, topology.Loss) else None,
+        lost_tasks=None
+        if isinstance(impact.tasks, Unknown)
+        else [LostTask(**task._asdict()) for task in impact.tasks.lost],
+        recoverable_cpus=list(impact.recoverable_cpus),
+        lost_cpus=list(impact.lost_cpus),
+    )
+
+
+def _loss(loss: topology.Loss) -> Loss:
+    pages, modules, memmap = loss.pages, loss.modules, loss.memmap
+    return Loss(
+        pages=None if isinstance(pages, Unknown) else _lost_pages(pages),
+        modules=None
+        if isinstance(modules, Unknown)
+        else [LostModule(**each._asdict()) for each in modules.lost],
+        per_cpu_areas=_cpus(loss.per_cpu_areas),
+        memmap=None if isinstance(memmap, Unknown) else _ranges(memmap),
+    )
+
+
+def _lost_pages(lost: topology.LostPages) -> LostPages:
+    return LostPages(
+        pages=lost.pages,
+        looked_at=lost.looked_at,
+        unread=lost.unread,
+        counts=[PageCount(**count._asdict()) for count in lost.counts],
+    )
 
 
 def _dump(header: DumpHeader) -> Dump:
@@ -326,18 +427,24 @@ def _memory(report: Report) -> Memory:
     )
 
 
-def _kernel(topology: Topology) -> Kernel:
+def _nodes(report: Report) -> list[Node] | None:
+    nodes = by_node(report)
+    if nodes is None:
+        return None
+    return [Node(node=each.node, bytes=each.ram, missing=each.missing) for each in nodes]
+
+
+def _kernel(kernel: Topology) -> Kernel:
     return Kernel(
-        source=topology.source,
-        release=_or_none(topology.release),
-        build_id=_or_none(topology.build_id),
-        possible_cpus=_cpus(topology.possible_cpus),
-        present_cpus=_cpus(topology.present_cpus),
-        online_cpus=_cpus(topology.online_cpus),
-        remarks=list(topology.remarks),
+        source=kernel.source,
+        release=_or_none(kernel.release),
+        build_id=_or_none(kernel.build_id),
+        possible_cpus=_cpus(kernel.possible_cpus),
+        present_cpus=_cpus(kernel.present_cpus),
+        online_cpus=_cpus(kernel.online_cpus),
+        remarks=list(kernel.remarks),
         faults=[
-            Fault(structure=fault.structure, address=fault.address, why=fault.why)
-            for fault in topology.faults
+            Fault(structure=fault.structure, address=fault.address, why=fault.why) for fault in kernel.faults
         ],
     )
 

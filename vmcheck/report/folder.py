@@ -19,7 +19,7 @@ class Checked:
     path: str
     """Below the folder that was given."""
     parts: tuple[str, ...]
-    logs: tuple[str, ...]
+    beside: tuple[str, ...]
     report: Report | None
     error: str = ""
     """Why there is no report."""
@@ -40,8 +40,8 @@ class Checked:
             facts.append(f"crashed {when}")
         if len(self.parts) > 1:
             facts.append(f"in {len(self.parts)} parts: {', '.join(self.parts)}")
-        if self.logs:
-            facts.append(f"beside it: {', '.join(self.logs)}")
+        if self.beside:
+            facts.append(f"beside it: {', '.join(self.beside)}")
         return tuple(map(words.sentence, facts))
 
 

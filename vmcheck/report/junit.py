@@ -11,6 +11,7 @@ from vmcheck.errors import plain
 from vmcheck.findings import Finding, Outcome, Severity, State
 from vmcheck.report import words
 from vmcheck.report.folder import Checked
+from vmcheck.report.nodes import Nodes, told_apart
 
 MILDEST = list(Severity)
 
@@ -48,6 +49,7 @@ def _unreadable(entry: Checked) -> ElementTree.Element:
 def _suite(name: str, report: Report, fail_on: Severity) -> ElementTree.Element:
     suite = ElementTree.Element("testsuite", name=plain(f"vmcheck {name}"))
     failures = skipped = 0
+    nodes = told_apart(report)
     for outcome in report.outcomes:
         case = ElementTree.SubElement(suite, "testcase", classname="vmcheck", name=outcome.rule)
         failing, rest = _split(outcome, fail_on)
@@ -56,12 +58,14 @@ def _suite(name: str, report: Report, fail_on: Severity) -> ElementTree.Element:
             failure = ElementTree.SubElement(
                 case, "failure", type=failing[0].severity.value, message=plain(failing[0].summary)
             )
-            failure.text = "\n".join(map(_told, failing))
+            failure.text = "\n".join(_told(finding, nodes) for finding in failing)
         elif outcome.state in (State.SKIPPED, State.INAPPLICABLE):
             skipped += 1
             ElementTree.SubElement(case, "skipped", message=plain(outcome.why))
         if rest:
-            ElementTree.SubElement(case, "system-out").text = "\n".join(map(_told, rest))
+            ElementTree.SubElement(case, "system-out").text = "\n".join(
+                _told(finding, nodes) for finding in rest
+            )
     suite.set("tests", str(len(report.outcomes)))
     suite.set("failures", str(failures))
     suite.set("errors", "0")
@@ -77,8 +81,8 @@ def _split(outcome: Outcome, fail_on: Severity) -> tuple[list[Finding], list[Fin
     return failing, [finding for finding in outcome.findings if finding.severity not in grave]
 
 
-def _told(finding: Finding) -> str:
-    lines = [finding.summary, *words.extents(finding), *finding.evidence]
+def _told(finding: Finding, nodes: Nodes) -> str:
+    lines = [finding.summary, *words.extents(finding, nodes), *finding.evidence]
     if finding.recoverable:
         lines.append(words.RECOVERABLE)
     return "\n".join(map(plain, lines))

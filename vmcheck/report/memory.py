@@ -7,7 +7,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from vmcheck.ranges import EMPTY, RangeSet
 from vmcheck.topology import Unknown
 
 Amounts = npt.NDArray[np.int64]
+Part = TypeVar("Part")
 
 
 class Fate(str, enum.Enum):
@@ -121,16 +122,34 @@ def cells(space: RangeSet, fates: Mapping[Fate, RangeSet], number: int) -> list[
 
     A grave fate shows however small it is; otherwise the fate of most of the cell's bytes.
     """
-    if not space:
-        return []
-    edges = _addresses_at(space, np.linspace(0, space.size, number + 1).astype(np.int64))
-    amounts = {fate: np.diff(bytes_below(ranges & space, edges)) for fate, ranges in fates.items()}
+    amounts = _cut(space, fates, number)
     shown = []
-    for cell in range(number):
+    for cell in range(number if space else 0):
         here = {fate: int(amount[cell]) for fate, amount in amounts.items() if amount[cell]}
         grave = [fate for fate in GRAVE if fate in here]
         shown.append(grave[0] if grave else max(here, key=lambda fate: here[fate], default=Fate.STORED))
     return shown
+
+
+def most_of(space: RangeSet, parts: Mapping[int, RangeSet], number: int) -> list[int | None]:
+    """As :func:`cells`: which of the parts has most of each cell's bytes; None: none of them has any."""
+    amounts = _cut(space, parts, number)
+    return [
+        max(
+            (part for part in parts if amounts[part][cell]),
+            key=lambda part: amounts[part][cell],
+            default=None,
+        )
+        for cell in range(number if space else 0)
+    ]
+
+
+def _cut(space: RangeSet, parts: Mapping[Part, RangeSet], number: int) -> dict[Part, Amounts]:
+    """Each part's bytes in ``number`` equal cells of ``space``, its holes squeezed out."""
+    if not space:
+        return {}
+    edges = _addresses_at(space, np.linspace(0, space.size, number + 1).astype(np.int64))
+    return {part: np.diff(bytes_below(ranges & space, edges)) for part, ranges in parts.items()}
 
 
 def _addresses_at(space: RangeSet, offsets: Amounts) -> Amounts:

@@ -9,7 +9,7 @@ drawn at a least width: a loss of one page on a machine of 32 TiB has its mark.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,8 @@ import numpy as np
 from vmcheck.ranges import RangeSet
 from vmcheck.report import words
 from vmcheck.report.memory import GRAVE, Fate, Memory, bytes_below
+from vmcheck.report.nodes import Nodes
+from vmcheck.topology import Blocks, Unknown
 
 FEW_LINES, MANY_LINES = 12, 24
 MANY_MARKS = 48
@@ -29,6 +31,9 @@ BARS = 80
 """The profile of stored memory in a full line is drawn with so many bars."""
 
 LEAST_LINE = 1 << 20
+
+LEAST_BLOCK = 1 / 80
+"""Of a line. Memory blocks smaller than this would be a grey smear and are not drawn."""
 
 DESCRIBED = "described"
 """Stored and filtered pages alternate too finely to tell apart: one mark with a profile."""
@@ -53,11 +58,21 @@ class Mark:
     def start(self) -> int:
         return int(self.ranges.starts[0])
 
-    @property
-    def text(self) -> str:
+    def text(self, nodes: Nodes) -> str:
         bounds = words.address_range(self.start, self.ranges.end)
         many = f"{words.count(len(self.ranges), 'range')} in " if len(self.ranges) > 1 else ""
-        return f"{words.KIND[self.kind]}: {many}{bounds}, {words.size(self.ranges.size)}"
+        told = [f"{many}{bounds}", words.size(self.ranges.size), *words.on_nodes(self.ranges, nodes)]
+        return f"{words.KIND[self.kind]}: {', '.join(told)}"
+
+
+@dataclass(frozen=True)
+class Bracket:
+    """A piece of a line that is of one NUMA node."""
+
+    node: int
+    left: float
+    width: float
+    """Per cent of the line."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +81,9 @@ class Line:
     """Address."""
     marks: tuple[Mark, ...]
     """Drawn in this order: what matters most last, on top."""
+    brackets: tuple[Bracket, ...] = ()
+    ticks: tuple[float, ...] = ()
+    """Where a memory block begins or ends, in per cent of the line."""
 
 
 @dataclass(frozen=True)
@@ -81,14 +99,20 @@ class MemoryMap:
     length: int
     """Bytes of address space in each line."""
     rows: tuple[Line | Fold, ...]
+    block: int | None
+    """Bytes of a memory block; None where none are drawn."""
 
 
-def memory_map(kept: Memory) -> MemoryMap:
-    kinds = by_kind(kept)
+def memory_map(kept: Memory, nodes: Nodes, blocks: Blocks | Unknown) -> MemoryMap:
+    """``nodes`` are told apart only where there are several."""
     space = kept.all
     grave = sum(len(kept.fates[fate]) for fate in GRAVE)
     length = _line_length(space, MANY_LINES if grave > MANY_MARKS else FEW_LINES)
-    return MemoryMap(length, tuple(_rows(space, kinds, kept.fates[Fate.STORED], length)))
+    drawn = None
+    if not isinstance(blocks, Unknown) and blocks.account.ram and blocks.size >= length * LEAST_BLOCK:
+        drawn = blocks
+    painter = _Painter(length, by_kind(kept), kept.fates[Fate.STORED], nodes, drawn)
+    return MemoryMap(length, tuple(_rows(space, painter)), None if drawn is None else drawn.size)
 
 
 def by_kind(kept: Memory) -> dict[str, RangeSet]:
@@ -106,18 +130,14 @@ def _line_length(space: RangeSet, most: int) -> int:
     return length
 
 
-def _rows(
-    space: RangeSet, kinds: dict[str, RangeSet], stored: RangeSet, length: int
-) -> Iterator[Line | Fold]:
-    before = 0
+def _rows(space: RangeSet, painter: _Painter) -> Iterator[Line | Fold]:
+    before, length = 0, painter.length
     for first, last in space.aligned_outward(length):
         begins = int(space.starts[np.searchsorted(space.starts, first)])
         if before and first > before:
             yield Fold(begins - _last_end(space, first))
         for start in range(first, last, length):
-            window = {kind: _within(ranges, start, start + length) for kind, ranges in kinds.items()}
-            marks = (_marks(kind, part, stored, start, length) for kind, part in window.items())
-            yield Line(start, tuple(itertools.chain.from_iterable(marks)))
+            yield painter.line(start)
         before = last
 
 
@@ -134,22 +154,59 @@ def _within(ranges: RangeSet, start: int, end: int) -> RangeSet:
     return RangeSet.from_arrays(np.maximum(starts, start), np.minimum(ends, end))
 
 
-def _marks(kind: str, ranges: RangeSet, stored: RangeSet, line: int, length: int) -> Iterator[Mark]:
-    if not ranges:
-        return
-    apart = np.flatnonzero(ranges.starts[1:] - ranges.ends[:-1] >= length * LEAST_GAP) + 1
-    for starts, ends in zip(np.split(ranges.starts, apart), np.split(ranges.ends, apart), strict=True):
-        start, end = int(starts[0]), int(ends[-1])
-        bars = max(1, round(BARS * (end - start) / length))
-        profile = _profile(ranges, stored, start, end, bars) if kind == DESCRIBED else ""
-        yield Mark(
-            kind,
-            RangeSet.from_arrays(starts, ends),
-            100 * (start - line) / length,
-            100 * (end - start) / length,
-            profile,
-            bars,
+@dataclass(frozen=True)
+class _Painter:
+    """What is to be drawn of every line."""
+
+    length: int
+    kinds: Mapping[str, RangeSet]
+    stored: RangeSet
+    nodes: Nodes
+    blocks: Blocks | None
+
+    def line(self, start: int) -> Line:
+        window = {kind: _within(ranges, start, start + self.length) for kind, ranges in self.kinds.items()}
+        marks = (self._marks(kind, part, start) for kind, part in window.items())
+        return Line(
+            start,
+            tuple(itertools.chain.from_iterable(marks)),
+            tuple(self._brackets(start)),
+            tuple(self._ticks(start)),
         )
+
+    def _pieces(self, ranges: RangeSet) -> Iterator[RangeSet]:
+        """Ranges that are drawn as one, because what lies between them is too little to see."""
+        if not ranges:
+            return
+        apart = np.flatnonzero(ranges.starts[1:] - ranges.ends[:-1] >= self.length * LEAST_GAP) + 1
+        for starts, ends in zip(np.split(ranges.starts, apart), np.split(ranges.ends, apart), strict=True):
+            yield RangeSet.from_arrays(starts, ends)
+
+    def _place(self, start: int, ranges: RangeSet) -> tuple[float, float]:
+        """Left and width."""
+        begin = int(ranges.starts[0])
+        return 100 * (begin - start) / self.length, 100 * (ranges.end - begin) / self.length
+
+    def _marks(self, kind: str, ranges: RangeSet, line: int) -> Iterator[Mark]:
+        for piece in self._pieces(ranges):
+            start, end = int(piece.starts[0]), piece.end
+            bars = max(1, round(BARS * (end - start) / self.length))
+            profile = _profile(ranges, self.stored, start, end, bars) if kind == DESCRIBED else ""
+            yield Mark(kind, piece, *self._place(line, piece), profile, bars)
+
+    def _brackets(self, line: int) -> Iterator[Bracket]:
+        for node, memory in self.nodes.items():
+            for piece in self._pieces(_within(memory, line, line + self.length)):
+                yield Bracket(node, *self._place(line, piece))
+
+    def _ticks(self, line: int) -> Iterator[float]:
+        if self.blocks is None:
+            return
+        there = self.blocks.account.ram | self.blocks.offline
+        for start, end in _within(there, line, line + self.length):
+            first = -(-start // self.blocks.size) * self.blocks.size
+            for edge in range(first, end + 1, self.blocks.size):
+                yield 100 * (edge - line) / self.length
 
 
 def _profile(described: RangeSet, stored: RangeSet, start: int, end: int, bars: int) -> str:

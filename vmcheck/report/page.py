@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 import vmcheck
 from vmcheck.check import Report
+from vmcheck.diagnosis import Diagnosis
 from vmcheck.errors import plain
 from vmcheck.exclusions import Exclusion
 from vmcheck.findings import State
@@ -23,8 +24,9 @@ from vmcheck.report import words
 from vmcheck.report.cpus import Registers, registers
 from vmcheck.report.memory import GRAVE, Fate, Memory, bytes_below, memory, rightly_absent
 from vmcheck.report.memory_map import DESCRIBED, Fold, Mark, by_kind, memory_map
+from vmcheck.report.nodes import Nodes, by_node, told_apart
 from vmcheck.rules import rules
-from vmcheck.topology import Unknown
+from vmcheck.topology import Loss, PageKind, Task, Tasks, Unknown
 
 TEMPLATES = [
     str(Path(vmcheck.__file__).parent / "templates"),
@@ -34,6 +36,9 @@ TEMPLATES = [
 
 EXTENTS_SHOWN = 1500
 """Rows of the table under the map; JSON has all that is lost."""
+
+TASKS_SHOWN = 500
+"""JSON has them all."""
 
 CPUS_SHOWN = 4096
 CPUS_NUMBERED = 128
@@ -58,8 +63,10 @@ class Cpu(NamedTuple):
 
 def page(report: Report) -> str:
     kept = memory(report)
-    extents = _extents(kept, report)
+    nodes = told_apart(report)
+    extents = _extents(kept, report, nodes)
     cpus = registers(report)
+    diagnosis = words.diagnosed(report)
     return (
         _environment()
         .get_template("report.html.j2")
@@ -70,7 +77,9 @@ def page(report: Report) -> str:
             words=words,
             version=vmcheck.__version__,
             kept=kept,
-            map=memory_map(kept),
+            map=memory_map(kept, nodes, report.topology.blocks),
+            nodes=nodes,
+            by_node=by_node(report) if nodes else [],
             anchors=_anchors(extents),
             extents=extents,
             extents_hidden=sum(map(len, by_kind(kept).values())) - len(extents),
@@ -78,7 +87,10 @@ def page(report: Report) -> str:
             cpu_rows=list(_cpu_rows([Cpu(*cpu) for cpu in cpus.items()])),
             cpus_numbered=len(cpus) <= CPUS_NUMBERED,
             findings=report.named_findings,
-            diagnosis=words.diagnosed(report),
+            diagnosis=diagnosis,
+            short=words.in_short(diagnosis) if diagnosis else [],
+            lost_pages=_lost_pages(report, diagnosis),
+            lost_tasks=_lost_tasks(diagnosis),
             newline=Markup("\n"),
             rules=rules(),
             absent=rightly_absent(report),
@@ -98,7 +110,9 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.tests["fold"] = lambda row: isinstance(row, Fold)
-    environment.filters["paragraphs"] = lambda text: text.split("\n\n")
+    environment.filters["paragraphs"] = lambda text: [
+        " ".join(paragraph.split()) for paragraph in text.split("\n\n")
+    ]
     return environment
 
 
@@ -107,7 +121,7 @@ def _visible(value: Any) -> Any:
     return plain(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-def _extents(kept: Memory, report: Report) -> list[Extent]:
+def _extents(kept: Memory, report: Report, nodes: Nodes) -> list[Extent]:
     """By address; where there are too many, the losses and phantoms before all else."""
     kinds = by_kind(kept)
     grave = _starts(kinds, [fate.value for fate in GRAVE])[:EXTENTS_SHOWN]
@@ -119,7 +133,17 @@ def _extents(kept: Memory, report: Report) -> list[Extent]:
         for fate in (Fate.STORED, Fate.FILTERED)
     }
     reasons = rightly_absent(report)
-    return [Extent(start, end, kind, _told(start, kind, amounts, reasons)) for start, end, kind in shown]
+    return [
+        Extent(
+            start,
+            end,
+            kind,
+            ", ".join(
+                [_told(start, kind, amounts, reasons), *words.on_nodes(RangeSet([(start, end)]), nodes)]
+            ),
+        )
+        for start, end, kind in shown
+    ]
 
 
 def _starts(kinds: Mapping[str, RangeSet], wanted: Iterable[str]) -> list[tuple[int, int, str]]:
@@ -150,6 +174,37 @@ def _anchors(extents: Sequence[Extent]) -> Callable[[Mark], str]:
         return "ranges"
 
     return anchor
+
+
+class PagesOfKind(NamedTuple):
+    """A row of the table of what the missing pages were."""
+
+    kind: str
+    size: int
+    """Bytes; of a sample, what it stands for."""
+    share: float
+    where: str
+    """Nodes and zones."""
+
+
+def _lost_pages(report: Report, diagnosis: Diagnosis | None) -> list[PagesOfKind]:
+    """Most pages first."""
+    loss = diagnosis.impact.loss if diagnosis and diagnosis.impact else None
+    if not isinstance(loss, Loss) or isinstance(loss.pages, Unknown) or not loss.pages.looked_at:
+        return []
+    pages, rows = loss.pages, []
+    for kind in PageKind:
+        if share := pages.share(kind):
+            zones = {(each.node, each.zone) for each in pages.counts if each.kind is kind and each.zone}
+            told = [f"node {node} {zone}" for node, zone in sorted(zones, key=str)]
+            size = round(share * pages.pages) * report.header.page_size
+            rows.append(PagesOfKind(kind.value, size, share, ", ".join(told)))
+    return sorted(rows, key=lambda row: -row.share)
+
+
+def _lost_tasks(diagnosis: Diagnosis | None) -> tuple[Task, ...]:
+    tasks = diagnosis.impact.tasks if diagnosis and diagnosis.impact else None
+    return tasks.lost[:TASKS_SHOWN] if isinstance(tasks, Tasks) else ()
 
 
 def _cpu_rows(cpus: list[Cpu]) -> Iterator[list[Cpu]]:

@@ -14,7 +14,8 @@ from vmcheck.errors import plain
 from vmcheck.findings import Finding, Severity, State
 from vmcheck.report import words
 from vmcheck.report.folder import Checked, tally, worst_first
-from vmcheck.report.memory import Fate, Memory, cells, memory, rightly_absent
+from vmcheck.report.memory import Fate, Memory, cells, memory, most_of, rightly_absent
+from vmcheck.report.nodes import Nodes, told_apart
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,6 +45,9 @@ GLYPHS = {
     Fate.STORED: "█",
 }
 ASCII_GLYPHS = {**GLYPHS, Fate.MISSING: "X", Fate.EXCLUDED: ".", Fate.FILTERED: "=", Fate.STORED: "#"}
+
+BRACKET, ASCII_BRACKET = ("└", "─", "┘"), ("|", "-", "|")
+"""Below the memory of one NUMA node."""
 
 STYLES = {
     Fate.MISSING: "bold red",
@@ -81,7 +85,7 @@ def show(report: Report, console: Console, ascii_only: bool = False) -> None:
     """The report on a terminal, with the memory bar; ``console`` decides about colour."""
     width = _fitting(console.width)
     kept = memory(report)
-    bar = list(_bar(kept, report.forecast, width - 2, ASCII_GLYPHS if ascii_only else GLYPHS))
+    bar = list(_bar(kept, report.forecast, told_apart(report), width - 2, ascii_only))
     _print(_lines(report, kept, width, bar), console)
 
 
@@ -142,6 +146,10 @@ def _fitting(width: int) -> int:
 
 def _lines(report: Report, kept: Memory, width: int, bar: Sequence[Line]) -> Iterator[Line]:
     yield from _answer(report)
+    diagnosis, nodes = words.diagnosed(report), told_apart(report)
+    if diagnosis and (short := words.in_short(diagnosis)):
+        yield ()
+        yield from _facts(short, width)
     if bar:
         yield ()
         yield from bar
@@ -152,8 +160,8 @@ def _lines(report: Report, kept: Memory, width: int, bar: Sequence[Line]) -> Ite
             for number, (rule, finding) in enumerate(findings):
                 if number:
                     yield ()
-                yield from _finding(rule, finding, width)
-    if diagnosis := words.diagnosed(report):
+                yield from _finding(rule, finding, nodes, width)
+    if diagnosis:
         yield from _diagnosis(diagnosis, width)
     yield from _rightly_absent(report, width)
     yield from _looked_at(report, kept, width)
@@ -177,13 +185,19 @@ def _heading(text: str) -> Iterator[Line]:
     yield (Span(text, "bold underline"),)
 
 
-def _bar(kept: Memory, forecast: bool, width: int, glyphs: dict[Fate, str]) -> Iterator[Line]:
-    """All memory in address order, its holes squeezed out, and what the glyphs mean."""
+def _bar(kept: Memory, forecast: bool, nodes: Nodes, width: int, ascii_only: bool) -> Iterator[Line]:
+    """All memory in address order, its holes squeezed out; whose it is; what the glyphs mean."""
+    glyphs = ASCII_GLYPHS if ascii_only else GLYPHS
     fates = cells(kept.all, kept.fates, width)
     if not fates:
         return
     runs = [(fate, len(list(run))) for fate, run in itertools.groupby(fates)]
     yield (Span("  "), *(Span(glyphs[fate] * length, STYLES[fate]) for fate, length in runs))
+    if nodes:
+        yield (
+            Span("  "),
+            Span(_brackets(kept, nodes, width, ASCII_BRACKET if ascii_only else BRACKET), "dim"),
+        )
     yield (
         Span("  "),
         *(
@@ -198,14 +212,29 @@ def _bar(kept: Memory, forecast: bool, width: int, glyphs: dict[Fate, str]) -> I
     )
 
 
-def _finding(rule: str, finding: Finding, width: int) -> Iterator[Line]:
+def _brackets(kept: Memory, nodes: Nodes, width: int, bracket: tuple[str, str, str]) -> str:
+    """``└── node 0 ──┘└─ 1 ┘`` below a bar of ``width`` cells."""
+    opening, line, closing = bracket
+    text = ""
+    for node, run in itertools.groupby(most_of(kept.all, nodes, width)):
+        length = len(list(run))
+        names = [] if node is None else [f" node {node} ", f" {node} ", str(node)]
+        name = next((name for name in names if len(name) <= length - 2), "")
+        if node is None or length < 3:
+            text += " " * length if node is None else (name or opening + closing)[:length]
+        else:
+            text += f"{opening}{name.center(length - 2, line)}{closing}"
+    return text
+
+
+def _finding(rule: str, finding: Finding, nodes: Nodes, width: int) -> Iterator[Line]:
     name = f"[{rule}]"
     *first, last = _wrapped(f"{words.sentence(finding.summary)}  {name}", width - 2)
     for line in first:
         yield (Span(f"  {line}", "bold"),)
     summary, found, _ = last.partition(name)
     yield (Span(f"  {summary}", "bold"), Span(name if found else "", "cyan"))
-    for extent in words.extents(finding):
+    for extent in words.extents(finding, nodes):
         for line in _wrapped(extent, width - 4, indent=2):
             yield (Span(f"    {line}", STYLES[Fate.MISSING] if finding.severity is Severity.LOST else ""),)
     for text in (*finding.evidence, *([words.RECOVERABLE] if finding.recoverable else [])):
@@ -214,7 +243,7 @@ def _finding(rule: str, finding: Finding, width: int) -> Iterator[Line]:
 
 
 def _diagnosis(diagnosis: Diagnosis, width: int) -> Iterator[Line]:
-    yield from _heading("Why")
+    yield from _heading(words.WHY if diagnosis.causes else words.REGIME)
     for number, conclusion in enumerate((*diagnosis.causes, diagnosis.regime)):
         if number:
             yield ()
@@ -223,10 +252,10 @@ def _diagnosis(diagnosis: Diagnosis, width: int) -> Iterator[Line]:
         yield from _heading("When")
         yield from _timeline(timeline, width)
     if impact := diagnosis.impact:
-        yield from _heading("What it costs")
+        yield from _heading(words.COST)
         yield from _impact(impact, width)
     if diagnosis.next_dump or diagnosis.this_dump:
-        yield from _heading("What to do")
+        yield from _heading(words.REMEDY)
         yield from _steps(words.NEXT_DUMP, diagnosis.next_dump, width)
         yield from _steps(words.THIS_DUMP, diagnosis.this_dump, width)
     if diagnosis.witnesses:
@@ -244,14 +273,9 @@ def _conclusion(conclusion: Conclusion, width: int) -> Iterator[Line]:
 
 
 def _timeline(timeline: Timeline, width: int) -> Iterator[Line]:
-    for event in timeline.events:
-        clock = words.clock(timeline, event)
-        yield from _indented(
-            f"{words.moment(event):{MOMENT}}  {event.text}{f' ({clock})' if clock else ''}",
-            width,
-            2,
-            indent=MOMENT + 2,
-        )
+    for event, clock in zip(timeline.events, words.clocks(timeline), strict=True):
+        text = f"{words.moment(event):{MOMENT}}  {event.text}{f' ({clock})' if clock else ''}"
+        yield from _indented(text, width, 2, indent=MOMENT + 2)
     for remark in timeline.remarks:
         yield from _indented(f"- {remark}", width, 2)
 
@@ -260,11 +284,13 @@ def _impact(impact: Impact, width: int) -> Iterator[Line]:
     yield from _indented(words.sentence(impact.headline), width, 2, "bold")
     for fact in impact.facts:
         yield from _indented(f"- {fact}", width, 4)
-    for effect in impact.effects:
-        doubt = words.doubt(effect.certainty)
-        what = f"{effect.tool}: {effect.command}{f' ({doubt})' if doubt else ''}"
-        text = f"{words.USE[effect.use]:{USE}}  {what}: {effect.why}"
-        yield from _indented(text, width, 2, indent=USE + 2)
+    for outlook in words.outlooks(impact.effects):
+        commands = "; ".join(f"{tool}: {', '.join(each)}" for tool, each in outlook.commands.items())
+        doubt = f" ({outlook.doubt})" if outlook.doubt else ""
+        why = f": {outlook.why}" if outlook.why else ""
+        yield from _indented(
+            f"{words.USE[outlook.use]:{USE}}  {commands}{doubt}{why}", width, 2, indent=USE + 2
+        )
 
 
 def _steps(heading: str, steps: Sequence[Step], width: int) -> Iterator[Line]:

@@ -11,7 +11,7 @@ from pathlib import PurePath
 from typing import NamedTuple
 
 from vmcheck.check import Report, Verdict
-from vmcheck.diagnosis import Certainty, Comparison, Diagnosis, Event, Timeline, Use
+from vmcheck.diagnosis import Certainty, Comparison, Diagnosis, Effect, Event, Timeline, Use
 from vmcheck.findings import Finding, Severity, State
 from vmcheck.header import DumpHeader, Format
 from vmcheck.quantities import address_range as address_range
@@ -21,7 +21,8 @@ from vmcheck.quantities import size as size
 from vmcheck.ranges import RangeSet
 from vmcheck.report.cpus import Registers
 from vmcheck.report.memory import Fate, Memory
-from vmcheck.topology import CrashImage, Fault, MemoryAccount, Topology, Unknown
+from vmcheck.report.nodes import NodeMemory, Nodes, by_node, nodes_of
+from vmcheck.topology import CrashImage, Fault, MemoryAccount, Task, Topology, Unknown
 
 VERDICT: Mapping[Verdict, str] = {verdict: verdict.value.upper() for verdict in Verdict}
 
@@ -224,24 +225,41 @@ def _could_not_tell(report: Report) -> str:
 # A finding
 
 
-def extents(finding: Finding) -> Iterator[str]:
-    """The exact ranges and CPUs of a finding, one line each."""
+def extents(finding: Finding, nodes: Nodes) -> Iterator[str]:
+    """The exact ranges and CPUs of a finding, one line each; of several ``nodes``, whose each range is."""
     if finding.ranges:
-        yield from _ranges(finding.ranges)
+        yield from _ranges(finding.ranges, nodes)
     if finding.cpus:
         yield listed_cpus(finding.cpus)
 
 
-def _ranges(ranges: RangeSet) -> Iterator[str]:
+def _ranges(ranges: RangeSet, nodes: Nodes) -> Iterator[str]:
     # "and 1 more range" would take the line that the range itself would.
     most = RANGES_SHOWN if len(ranges) > RANGES_SHOWN + 1 else len(ranges)
     shown = list(itertools.islice(ranges, most))
     texts = [address_range(*bounds) for bounds in shown]
     for text, (start, end) in zip(texts, shown, strict=True):
-        yield f"{text:{max(map(len, texts))}}  {size(end - start)}"
+        told = [size(end - start), *on_nodes(RangeSet([(start, end)]), nodes)]
+        yield f"{text:{max(map(len, texts))}}  {', '.join(told)}"
     if hidden := len(ranges) - len(shown):
         left = ranges.size - sum(end - start for start, end in shown)
         yield f"and {count(hidden, 'more range')}, {size(left)}"
+
+
+def on_nodes(ranges: RangeSet, nodes: Nodes) -> list[str]:
+    """``node 1``, ``nodes 0-1``; nothing where that is not told."""
+    numbers = nodes_of(ranges, nodes)
+    return [f"node{'' if len(numbers) == 1 else 's'} {cpu_list(numbers)}"] if numbers else []
+
+
+def node_memory(each: NodeMemory) -> str:
+    """``384 MiB, 128 MiB of it missing``."""
+    lost = (
+        ""
+        if not each.missing
+        else f", {'all' if each.missing == each.ram else size(each.missing)} of it missing"
+    )
+    return f"{size(each.ram)}{lost}"
 
 
 def where(ranges: RangeSet) -> str:
@@ -268,8 +286,28 @@ USE: Mapping[Use, str] = {
     Use.SAFE: "safe",
 }
 
+WHY = "Why"
+REGIME = "What was to keep elfcorehdr fresh"
+"""Instead of WHY, where there is nothing to explain."""
+COST = "What it costs"
+REMEDY = "What to do"
 NEXT_DUMP = "So that the next dump is whole"
 THIS_DUMP = "With this dump"
+
+
+def in_short(diagnosis: Diagnosis) -> list[Fact]:
+    """The first words of why, what it costs and what to do, for a reader who reads no more."""
+    facts = []
+    if diagnosis.causes:
+        first, *rest = diagnosis.causes
+        doubtful = f" ({doubt(first.certainty)})" if doubt(first.certainty) else ""
+        more = f"; {count(len(rest), 'more cause')}" if rest else ""
+        facts.append(Fact(WHY, f"{first.text}{doubtful}{more}"))
+    if diagnosis.impact:
+        facts.append(Fact(COST, diagnosis.impact.headline))
+    if steps := (*diagnosis.next_dump, *diagnosis.this_dump):
+        facts.append(Fact(REMEDY, steps[0].text))
+    return facts
 
 
 def moment(event: Event) -> str:
@@ -283,11 +321,51 @@ def moment(event: Event) -> str:
     return "not recorded" if event.not_after is None else f"before {event.not_after:.3f} s"
 
 
-def clock(timeline: Timeline, event: Event) -> str:
-    """The event's wall clock in UTC; empty where it cannot be known."""
-    if timeline.boot is None or event.seconds is None:
-        return ""
-    return _utc(timeline.boot + event.seconds)
+def clocks(timeline: Timeline) -> list[str]:
+    """Each event's wall clock in UTC, with its date where that is new; empty where it cannot be known."""
+    told, today = [], ""
+    for event in timeline.events:
+        stamp = "" if timeline.boot is None or event.seconds is None else _utc(timeline.boot + event.seconds)
+        date, _, clock = stamp.partition(" ")
+        told.append(clock if date == today else stamp)
+        today = date or today
+    return told
+
+
+class Outlook(NamedTuple):
+    """What some commands give on this dump."""
+
+    use: Use
+    doubt: str
+    commands: Mapping[str, Sequence[str]]
+    """By tool."""
+    why: str
+    """Empty for safe ones."""
+
+
+def outlooks(effects: Sequence[Effect]) -> list[Outlook]:
+    """Commands of one outlook together; of what is safe only that it is."""
+    found: dict[tuple[Use, str, str], dict[str, list[str]]] = {}
+    for effect in effects:
+        why = "" if effect.use is Use.SAFE else effect.why
+        tools = found.setdefault((effect.use, doubt(effect.certainty), why), {})
+        tools.setdefault(effect.tool, []).append(effect.command)
+    return [Outlook(use, doubtful, tools, why) for (use, doubtful, why), tools in found.items()]
+
+
+def percent(share: float) -> str:
+    """``99.9 %``; never 0 % of something, nor 100 % of what is not all."""
+    if 0 < share < 0.001:
+        return "< 0.1 %"
+    return f"{min(share, 0.999) if share < 1 else 1:.1%}".replace("%", " %")
+
+
+def lost_of(task: Task) -> str:
+    parts = ["its task_struct"] if task.task_struct_lost else []
+    if task.lost_stack_pages:
+        whole = task.lost_stack_pages == task.stack_pages
+        parts.append("its kernel stack" if whole else "a part of its kernel stack")
+    return joined(parts)
 
 
 def doubt(certainty: Certainty) -> str:
@@ -388,6 +466,8 @@ def kernel_facts(report: Report) -> list[Fact]:
         facts.append(Fact("build ID", topology.build_id))
     for account in accounts(topology):
         facts.append(Fact(account.structure, f"{size(account.ram.size)}, {_how_whole(account)}"))
+    nodes = by_node(report) or []
+    facts += [Fact(f"NUMA node {node.node}", node_memory(node)) for node in nodes if len(nodes) > 1]
     facts.append(Fact("CPUs", _cpu_masks(topology)))
     if not isinstance(topology.crash_image, Unknown):
         facts.append(Fact("crash image", _crash_image(topology.crash_image)))

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A machine's memory by NUMA node."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from vmcheck.check import Report
+from vmcheck.ranges import RangeSet
+from vmcheck.topology import Unknown
+
+Nodes = Mapping[int, RangeSet]
+
+
+class NodeMemory(NamedTuple):
+    """Bytes."""
+
+    node: int
+    ram: int
+    """System RAM, or all memory of the node where that is not known."""
+    missing: int
+
+
+def told_apart(report: Report) -> Nodes:
+    """The nodes' memory, where there are several: one node is nothing to tell."""
+    nodes = report.topology.nodes
+    return {} if isinstance(nodes, Unknown) or len(nodes) < 2 else dict(sorted(nodes.items()))
+
+
+def by_node(report: Report) -> list[NodeMemory] | None:
+    """None: not known."""
+    nodes, ram = report.topology.nodes, report.topology.system_ram
+    if isinstance(nodes, Unknown):
+        return None
+    return [
+        NodeMemory(
+            node,
+            (memory if isinstance(ram, Unknown) else memory & ram).size,
+            (memory & report.lost_memory).size,
+        )
+        for node, memory in sorted(nodes.items())
+    ]
+
+
+def nodes_of(ranges: RangeSet, nodes: Nodes) -> list[int]:
+    return [node for node, memory in nodes.items() if memory & ranges]
