@@ -27,7 +27,7 @@ def collect_symbols(source: str, output: str) -> int:
     if not build_id:
         raise VmcheckError(f"{source}: no build ID, so nothing would tell which dumps the symbols fit")
     write_symbol_file(output, build_id, btf, symbols)
-    return len(symbols)
+    return len(set(symbols))
 
 
 def _of_dump(path: str) -> tuple[str | None, bytes, list[Symbol]]:

@@ -18,6 +18,7 @@ from vmcheck.errors import PageNotStored
 from vmcheck.examine import examine
 from vmcheck.formats import read_header
 from vmcheck.header import DumpHeader
+from vmcheck.isolation import run_isolated
 from vmcheck.kernel import btf, read_topology
 from vmcheck.ranges import RangeSet
 from vmcheck.topology import Fault, Topology, Unknown, known, nothing_known
@@ -193,10 +194,14 @@ def test_a_read_of_a_gigabyte_is_refused(tmp_path: Path) -> None:
         kernel.read(PAGE_OFFSET, 1 << 30)
 
 
-def test_types_of_which_each_is_the_next_one_too_large_are_survived(tmp_path: Path) -> None:
+def test_types_of_four_gigabytes_cost_what_needs_them(tmp_path: Path) -> None:
     types = Types()
     for name in ("resource", "cpumask", "xarray", "xa_node", "memory_block", "kimage", "range"):
         types.add(btf.STRUCT, name, 2**32 - 1, [types.string("bits"), 1, 0], vlen=1)
     machine = healthy()
     machine.btf = types.section()
-    assert sound(machine.topology(tmp_path))
+    header, symbols = machine.header(tmp_path), machine.symbol_file(tmp_path)
+    found = run_isolated(lambda: read_topology(header, machine, symbols), 30, 3 << 30)
+    assert sound(found)
+    assert isinstance(found.resources, Unknown)
+    assert known(found.sections).account.ram == RangeSet([(0, GiB)])

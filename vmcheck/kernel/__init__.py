@@ -43,6 +43,7 @@ UNREADABLE = (
     OverflowError,
     TypeError,
     RecursionError,
+    MemoryError,
     VmcheckError,
 )
 

@@ -35,9 +35,10 @@ class Identity:
     @cached_property
     def _edges(self) -> frozenset[bytes]:
         """What a page can begin or end with in the middle of a phrase."""
-        return frozenset(
+        windows = {
             phrase[begin : begin + EDGE] for phrase in self.phrases for begin in range(len(phrase) - EDGE + 1)
-        )
+        }
+        return frozenset(windows - {bytes(EDGE)})
 
     def blanked(self, page: bytes, constant: bool = False) -> bytes:
         """The page with zeros for all of this; names are left alone in the kernel's own constants."""
