@@ -3,18 +3,23 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
+import jsonschema
 import pytest
 
 from tests.builders import GiB
 from tests.rules.cases import HEALTHY, KERNEL, dump, kernel
-from vmcheck.check import ExitStatus, Verdict, check
+from vmcheck.check import ExitStatus, Report, Verdict, check
 from vmcheck.findings import Severity, State
 from vmcheck.header import CpuNote, DumpHeader, Producer, unwritten_registers
 from vmcheck.preflight import CannotLook, foretell, without_header
 from vmcheck.ranges import RangeSet
 from vmcheck.records.sysfs import CrashKernel
+from vmcheck.report import terminal, words
+from vmcheck.report.document import json_schema, to_json
+from vmcheck.report.page import page
 from vmcheck.topology import CrashImage, SavedNote, Topology, Unknown
 
 IMAGE = CrashImage(((0x10000000, 16384, 4096),), False, None, None, None)
@@ -148,3 +153,36 @@ def test_a_kernel_without_kexec_is_told_so() -> None:
 
 def test_a_loaded_crash_kernel_is_asked_for_its_header() -> None:
     assert without_header(READY, "x86_64") is None
+
+
+STALE = foretell(loaded(0, 1), live(0, 1, 2, topology=kernel(hot_added=ADDED)))
+NOTHING_LOADED = without_header(replace(READY, loaded=False), "x86_64")
+
+
+def test_the_answer_is_in_the_mood_of_a_forecast() -> None:
+    assert words.answer(check(STALE)) == (
+        "INCOMPLETE: 1.0 GiB of 2.0 GiB RAM and the registers of CPU 2 would not be in a dump if this "
+        "kernel crashed now"
+    )
+    assert words.answer(check(foretell(loaded(0, 1), live(0, 1)))).startswith(
+        "COMPLETE: a crash now would leave a dump of all"
+    )
+
+
+@pytest.mark.parametrize("report", [check(STALE), NOTHING_LOADED], ids=["stale", "nothing loaded"])
+def test_every_form_of_the_report_is_of_the_header_and_not_of_a_dump(report: Report) -> None:
+    text = terminal.render(report)
+    assert "\nThe loaded elfcorehdr\n" in text
+    assert "The dump" not in text
+    assert '<h2 id="dump">The loaded elfcorehdr</h2>' in page(report)
+    document = json.loads(to_json(report))
+    jsonschema.validate(document, json.loads(json_schema()))
+    assert document["dump"]["producer"] == "the loaded crash image"
+    assert document["exit_status"] == 1
+
+
+def test_a_report_before_the_crash_has_nothing_that_only_a_crash_tells() -> None:
+    assert NOTHING_LOADED is not None
+    assert NOTHING_LOADED.diagnosis is not None
+    assert NOTHING_LOADED.diagnosis.timeline is None
+    assert NOTHING_LOADED.diagnosis.this_dump == ()
