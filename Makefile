@@ -6,7 +6,7 @@ DEMO := fixtures/captures/6.1.0-56-amd64/memory-and-cpu-added
 SCENARIO ?= mem-added
 KERNEL ?= 6.1
 
-.PHONY: help setup demo test lint bench lab clean
+.PHONY: help setup demo test gallery lint bench lab clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -29,6 +29,10 @@ demo: setup
 ## make test     all tests but those that boot a kernel
 test: setup
 	$(BIN)/python -m pytest -n auto -m 'not lab'
+
+## make gallery  the report of every capture as a page, in build/gallery/
+gallery: setup
+	$(BIN)/python -m docs.pages --html build/gallery
 
 ## make lint     ruff and mypy --strict on the code and the tests
 lint: setup

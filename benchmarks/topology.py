@@ -104,7 +104,7 @@ class LargeMachine:
         self.kernel.read(ROOTS, len(self.table))
 
     def read_blocks(self) -> None:
-        account = memory.blocks(self.kernel, self._section_size).account
+        account = memory.blocks(memory.BlockTable(self.kernel, self._section_size)).account
         assert account.ram.size == self._size
 
     def read_blocks_with_drgn(self) -> None:

@@ -279,7 +279,7 @@ class Topology:
     crash_hotplug: bool | Unknown = Unknown("the kernel's symbols were not read")
     """The kernel has CONFIG_CRASH_HOTPLUG: it can rewrite elfcorehdr, whether or not it was asked to."""
     nodes: Mapping[int, RangeSet] | Unknown = Unknown("NUMA nodes were not read")
-    """Memory of each NUMA node by its number, online or not; whole blocks or sections. Empty: there are none."""
+    """Memory of each NUMA node by its number, online or not; whole blocks or sections."""
     crash_reserved: int | None = None
     """Bytes set aside for a crash kernel (crashkernel=). None: only asked of a running kernel."""
     tasks: Tasks | Unknown = Unknown("nothing is missing, so the tasks were not read")

@@ -66,6 +66,8 @@ offline
 1
 @kexec_crash_loaded
 1
+@zones 0 Normal
+1048576 32768 32568 157
 """
 
 
@@ -110,6 +112,7 @@ def test_memory_that_is_in_iomem_and_offline_is_not_in_use() -> None:
     assert said.system_ram == [(0x1000, 0x9FC00), (0x100000, 0x8000000), (0x100000000, 0x108000000)]
     assert said.online_ram == said.system_ram[:2]
     assert said.said["crash_notes"] == ["cpu0 1000 368", "cpu1 2000 368 1"]
+    assert said.said["zones"] == {"0 Normal": "1048576 32768 32568 157"}
 
 
 def test_memory_and_cpus_that_came_after_the_load_are_the_verdict() -> None:
@@ -181,6 +184,12 @@ def test_a_reload_per_event_leaves_no_true_header_from_the_first_event_to_the_la
         "seconds_without_a_true_header": 1.9,
         "seconds_unloaded": 1.7,
     }
+
+
+def test_a_reload_that_no_event_needs_still_leaves_no_header_while_it_lasts() -> None:
+    log = ["1.0 event memory online", "1.1 unloaded", "2.0 loaded", "5.0 unloaded", "6.0 loaded"]
+    told = exposure(log)
+    assert (told["seconds_without_a_true_header"], told["seconds_unloaded"]) == (2.0, 1.9)
 
 
 def test_a_qemu_that_cannot_start_says_why(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,6 +22,7 @@ from vmcheck.check import Report
 from vmcheck.diagnosis import Certainty, Conclusion, Diagnosis
 from vmcheck.examine import examine
 from vmcheck.header import Producer
+from vmcheck.topology import Loss, LostPages, PageKind
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,35 @@ def test_a_cause_or_regime_that_is_not_known_says_why(dump: Dump) -> None:
         assert conclusion.evidence
 
 
+def counted() -> Sequence[object]:
+    """Dumps whose missing memory is all of a zone that the guest counted before it crashed."""
+    found = []
+    for dump in dumps():
+        for name, line in dump.truth["before_the_crash"].get("zones", {}).items():
+            first, present, free, lists = map(int, line.split())
+            if [[hex(first * 4096), hex((first + present) * 4096)]] == dump.truth["verdict"][
+                "missing_memory"
+            ]:
+                found.append(pytest.param(dump, name, free + lists, id=dump.name))
+    return found
+
+
+@pytest.mark.parametrize(("dump", "zone", "free"), counted())
+def test_struct_pages_tell_what_the_guest_s_own_counters_told(dump: Dump, zone: str, free: int) -> None:
+    """A few processes ran between the guest's count and the crash: 1 MiB is allowed for."""
+    loss = dump.report.topology.loss
+    assert isinstance(loss, Loss)
+    assert isinstance(loss.pages, LostPages)
+    assert not loss.pages.sampled
+    assert {f"{count.node} {count.zone}" for count in loss.pages.counts} == {zone}
+    told = sum(count.pages for count in loss.pages.counts if count.kind is PageKind.FREE)
+    assert abs(told - free) <= 256
+
+
+def test_some_capture_has_the_guest_s_own_counters() -> None:
+    assert counted()
+
+
 EXPECTED = {
     "5.10.0-46-amd64/mem-and-cpu-added": (
         ("no-update", Certainty.LIKELY),
@@ -141,6 +173,10 @@ EXPECTED = {
         [("added-after-load", Certainty.CERTAIN)],
     ),
     "6.1.0-56-amd64/whole": (("unknown-regime", Certainty.UNKNOWN), []),
+    "6.1.0-56-amd64/numa-mem-added-counted": (
+        ("no-update", Certainty.LIKELY),
+        [("added-after-load", Certainty.CERTAIN)],
+    ),
     "6.12.107+deb13-amd64/memory-removed": (
         ("in-kernel-file-load", Certainty.CERTAIN),
         [("phantom-after-remove", Certainty.CERTAIN)],
@@ -186,5 +222,10 @@ def test_the_capture_of_a_re_plugged_cpu_bounds_when_its_header_was_written() ->
     line = dump.diagnosis.timeline
     assert line is not None
     (written,) = [event for event in line.events if "elfcorehdr" in event.text]
-    assert (written.not_before, written.not_after) == (3.27416, 5.705634)
+    log = dump.report.topology.log
+    assert isinstance(log, str)
+    added = {
+        cpu: re.findall(rf"\[ *([\d.]+)\] (?:ACPI: )?CPU{cpu} has been hot-added", log) for cpu in (2, 3)
+    }
+    assert (written.not_before, written.not_after) == (float(added[3][0]), float(added[2][-1]))
     assert "names CPU 3 and lacks CPU 2" in written.text

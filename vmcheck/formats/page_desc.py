@@ -93,22 +93,33 @@ class PageTable:
             return 0
         if self._held < self._count:
             return self.end
-        low, high = self._count, self._count
-        step, ends = PROBE, self.end
-        while high and ends <= self.end + self._page_size:
+        # Of all that is looked through, distill needs to keep the one that tells.
+        recording, self._file.record = self._file.record, False
+        try:
+            end, index = self._last_data()
+        finally:
+            self._file.record = recording
+        self._read(index, 1)
+        return end
+
+    def _last_data(self) -> tuple[int, int]:
+        """Where the data end, and the index of the page_desc that says so."""
+        low, high, step = self._count, self._count, PROBE
+        last, shared = (self.end, 0), self.end + self._page_size
+        while high and last[0] <= shared:
             low, step = max(0, high - step), 2 * step
-            ends = max(ends, self._ends(low, PROBE))
-            high = low if ends <= self.end + self._page_size else high
+            last = max(last, self._ends(low, PROBE))
+            high = low if last[0] <= shared else high
         while high - low > PROBE:
             middle = (low + high) // 2
             found = self._ends(middle, PROBE)
-            low, high = (middle, high) if found > self.end + self._page_size else (low, middle)
-            ends = max(ends, found)
-        for index in range(self._count, max(0, self._count - LONGEST_SEARCH), -IN_BULK):
-            if ends >= self._file.size:
-                break
-            ends = max(ends, self._ends(max(0, index - IN_BULK), IN_BULK))
-        return ends
+            low, high = (middle, high) if found[0] > shared else (low, middle)
+            last = max(last, found)
+        first = self._count
+        while last[0] < self._file.size and first > max(0, self._count - LONGEST_SEARCH):
+            first = max(0, first - IN_BULK)
+            last = max(last, self._ends(first, IN_BULK))
+        return last
 
     @property
     def absent(self) -> RangeSet:
@@ -134,11 +145,14 @@ class PageTable:
         data = self._read(index, count)
         return np.frombuffer(data, dtype=np.dtype(COLUMNS).newbyteorder(self._order))
 
-    def _ends(self, index: int, count: int) -> int:
-        """Where the data of the last of these pages end."""
+    def _ends(self, index: int, count: int) -> tuple[int, int]:
+        """Where the data of the last of these pages end, and the index of its page_desc."""
         table = self._columns(index, count)
+        if not len(table):
+            return 0, index
         ends = np.minimum(table["offset"], ADDRESS_LIMIT) + table["size"]
-        return min(int(ends.max(initial=0)), ADDRESS_LIMIT)
+        last = int(ends.argmax())
+        return min(int(ends[last]), ADDRESS_LIMIT), index + last
 
     def _addresses(self, ranks: RangeSet) -> RangeSet:
         """Memory whose page_descs have these indices."""

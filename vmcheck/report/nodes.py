@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import numpy as np
+
 from vmcheck.check import Report
 from vmcheck.ranges import RangeSet
 from vmcheck.topology import Unknown
@@ -44,4 +46,11 @@ def by_node(report: Report) -> list[NodeMemory] | None:
 
 
 def nodes_of(ranges: RangeSet, nodes: Nodes) -> list[int]:
-    return [node for node, memory in nodes.items() if memory & ranges]
+    return [node for node, memory in nodes.items() if _meet(memory, ranges)]
+
+
+def _meet(memory: RangeSet, ranges: RangeSet) -> bool:
+    """As ``bool(memory & ranges)``, which is too slow for each of a thousand rows."""
+    place = np.searchsorted(memory.ends, ranges.starts, side="right")
+    below = place < len(memory)
+    return bool(np.any(memory.starts[place[below]] < ranges.ends[below]))

@@ -1,0 +1,437 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""crash and drgn on fresh captures, with the kernel's own debuginfo, beside what vmcheck says without it.
+
+Two crashes: this machine's, and sid's. A session asks ``help -D``, ``help -r``, ``sys`` and ``bt -a`` once,
+and all of them run while the first test waits.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pytest
+
+from fixtures.lab import apt, kernels
+from fixtures.lab.errors import LabError
+from tests.peers.fresh import LOST, MIDDLE, UPDATED, WHOLE, Captures, Dressed, Fresh, Wanted
+from tests.peers.programs import bounded, here, of_suite, version_of
+from vmcheck.expected import map_notes
+from vmcheck.findings import State
+from vmcheck.header import CpuNote
+from vmcheck.topology import Tasks, known
+
+pytestmark = pytest.mark.lab
+
+SECONDS = 240
+"""The longest that crash may take. It takes about 15 s of a CPU to read a vmlinux."""
+QUESTIONS = {"header": "help -D", "registers": "help -r", "system": "sys", "stacks": "bt -a"}
+FETCHED = "6.1"
+"""The kernel whose debuginfo is fetched, 0.6 GB; that of others is used where it is in the lab's cache."""
+PRSTATUS = (
+    *("R15", "R14", "R13", "R12", "RBP", "RBX", "R11", "R10", "R9", "R8"),
+    *("RAX", "RCX", "RDX", "RSI", "RDI", "ORIG_RAX", "RIP", "CS", "RFLAGS", "RSP", "SS"),
+)
+"""``struct user_regs_struct`` of x86_64, as crash names them: after 112 bytes of ``struct elf_prstatus``."""
+
+Registers = Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Crash:
+    """One crash session on one dump."""
+
+    status: int
+    said: str
+    folder: Path
+
+    def answer(self, to: str) -> str:
+        path = self.folder / to
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    @property
+    def had_a_prompt(self) -> bool:
+        return bool(self.answer("system"))
+
+    @property
+    def everything(self) -> str:
+        return "\n".join([self.said, *map(self.answer, QUESTIONS)])
+
+    @cached_property
+    def registers(self) -> dict[int, Registers | None]:
+        """``help -r``: CPU number as crash has it -> its registers, or None."""
+        parts = re.split(r"^CPU (\d+):", self.answer("registers"), flags=re.MULTILINE)[1:]
+        return {
+            int(cpu): {name: int(value, 16) for name, value in re.findall(r"(\w+): ([0-9a-f]+)", text)}
+            if "RIP:" in text
+            else None
+            for cpu, text in zip(parts[::2], parts[1::2], strict=True)
+        }
+
+    def header_number(self, name: str) -> int:
+        """A decimal of ``help -D``."""
+        return int(re.findall(rf"^ *{name}: (\d+)", self.answer("header"), re.MULTILINE)[0])
+
+    def system(self, name: str) -> str:
+        return str(re.findall(rf"^ *{name}: (.*)$", self.answer("system"), re.MULTILINE)[0]).strip()
+
+    @cached_property
+    def frames(self) -> dict[int, list[str]]:
+        """``bt -a``: CPU -> the functions of its active task's stack."""
+        parts = re.split(r"^PID: .* CPU: (\d+) .*$", self.answer("stacks"), flags=re.MULTILINE)[1:]
+        return {
+            int(cpu): re.findall(r"^ *#\d+ \[\w+\] (\S+) at", text, re.MULTILINE)
+            for cpu, text in zip(parts[::2], parts[1::2], strict=True)
+        }
+
+
+def registers_of(note: CpuNote) -> Registers:
+    values = struct.unpack_from(f"<{len(PRSTATUS)}Q", note.descriptor, 112)
+    return dict(zip(PRSTATUS, values, strict=True))
+
+
+def debuginfo(fresh: Fresh) -> Path:
+    """The vmlinux with DWARF of a capture's kernel."""
+    kept = apt.cache() / "vmlinux" / fresh.release / "vmlinux"
+    if kept.exists():
+        return kept
+    version = ".".join(fresh.release.split(".")[:2])
+    if version != FETCHED:
+        pytest.skip(f"no vmlinux of {fresh.release}: python -m fixtures.lab vmlinux {version} fetches it")
+    try:
+        kernel = kernels.find(version)
+        if kernel.release != fresh.release:
+            pytest.skip(f"no vmlinux of {fresh.release}: there is {kernel.release} now")
+        return kernels.vmlinux(kernel)
+    except LabError as error:
+        pytest.skip(f"no vmlinux of {fresh.release}: {error}")
+
+
+class Sessions:
+    """Runs of crash, two at a time, each made once."""
+
+    def __init__(self, folder: Path, captures: Captures) -> None:
+        self._folder, self._captures = folder, captures
+        self._pool = ThreadPoolExecutor(2)
+        self._runs: dict[tuple[str, Wanted], Future[Crash]] = {}
+
+    def begin(self, version: str, command: list[str], wanted: Wanted) -> Future[Crash]:
+        if (version, wanted) not in self._runs:
+            vmcore = self.dressed.path if wanted == MIDDLE else self._captures[wanted].vmcore
+            words = [*command, "-s", str(debuginfo(self._captures[wanted])), str(vmcore)]
+            folder = self._folder / f"{wanted}-{version}"
+            folder.mkdir()
+            self._runs[version, wanted] = self._pool.submit(ask, words, folder)
+        return self._runs[version, wanted]
+
+    @property
+    def dressed(self) -> Dressed:
+        """MIDDLE as makedumpfile compresses it, so that crash is asked about both forms."""
+        command = of_suite("sid", "makedumpfile", "makedumpfile")
+        version = version_of(command, r"version (\S+)", "-v")
+        return self._captures.dressed(MIDDLE, command, version)
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+
+def ask(words: list[str], folder: Path) -> Crash:
+    questions = "".join(f"{question} > {name}\n" for name, question in QUESTIONS.items())
+    began = time.monotonic()
+    status, said = bounded(words, SECONDS, stdin=f"{questions}quit\n", folder=folder)
+    print(f"{folder.name}: {time.monotonic() - began:.1f} s")
+    return Crash(status, said, folder)
+
+
+@pytest.fixture(scope="session")
+def sessions(captures: Captures, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sessions]:
+    running = Sessions(tmp_path_factory.mktemp("crash"), captures)
+    yield running
+    running.close()
+
+
+@dataclass(frozen=True)
+class Peer:
+    command: list[str]
+    version: str
+    sessions: Sessions
+
+    def on(self, wanted: Wanted) -> Crash:
+        return self.sessions.begin(self.version, self.command, wanted).result()
+
+
+@pytest.fixture(scope="session")
+def peers(sessions: Sessions) -> dict[str, Peer]:
+    """Both crashes, at work on all that the tests will ask: by their major version."""
+    found = {}
+    for command in (here("crash"), of_suite("sid", "crash", "crash")):
+        version = version_of(command, r"crash (\d\S+)", "--version")
+        found[version.split(".")[0]] = Peer(command, version, sessions)
+    for wanted in (MIDDLE, LOST, WHOLE):
+        for peer in found.values():
+            sessions.begin(peer.version, peer.command, wanted)
+    return found
+
+
+@pytest.fixture(params=["8", "9"])
+def peer(request: pytest.FixtureRequest, peers: dict[str, Peer]) -> Peer:
+    if request.param not in peers:
+        pytest.skip(f"no crash {request.param} here, only {', '.join(p.version for p in peers.values())}")
+    return peers[request.param]
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """What a peer says of a capture and vmcheck does not, and why."""
+
+    name: str
+    crash: str
+    """Major version."""
+    capture: Wanted
+    says: str
+    """A regular expression."""
+    rule: str
+    """What vmcheck finds in that dump. Empty: nothing, and rightly."""
+    why: str
+
+
+DISAGREEMENTS = [
+    Disagreement(
+        "registers-of-the-wrong-cpu", "8", MIDDLE, r"^CPU 3:\nhelp: registers not collected for cpu 3",
+        "notes-shifted", "it gives the n-th note to the n-th online CPU, and CPU 2 has none",
+    ),
+    Disagreement(
+        "registers-of-the-wrong-cpu", "9", MIDDLE, r"^CPU 3:\nhelp: registers not collected for cpu 3",
+        "notes-shifted", "as 8",
+    ),
+    Disagreement(
+        "no-stack-and-no-reason", "8", LOST, r"^bt: read of stack at \w+ failed", "undescribed-ram",
+        "the crashing task's stack lies in the missing memory, which crash cannot tell from any other hole",
+    ),
+    Disagreement(
+        "cannot-open-the-dump", "9", LOST, r"^crash: read of stack at \w+ failed", "undescribed-ram",
+        "it looks for the panic on every active stack before its prompt, and gives up at the missing one",
+    ),
+    Disagreement(
+        "finds-only-running-tasks", "8", WHOLE, r"not found in PID hash", "",
+        "8.0.2 cannot walk the PIDs of Debian's 6.1: said of a whole dump too, so that it tells no loss",
+    ),
+    Disagreement(
+        "cannot-open-6.12", "8", UPDATED, r"^crash: invalid structure member offset", "",
+        "8.0.2 knows kernels up to 6.0; the dump is whole",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("row", DISAGREEMENTS, ids=lambda row: f"crash {row.crash}: {row.name}")
+def test_known_disagreement(captures: Captures, peers: dict[str, Peer], row: Disagreement) -> None:
+    if row.crash not in peers:
+        pytest.skip(f"no crash {row.crash} here, only {', '.join(p.version for p in peers.values())}")
+    assert re.search(row.says, peers[row.crash].on(row.capture).everything, re.MULTILINE)
+    found = [outcome.rule for outcome in captures[row.capture].report.outcomes_in(State.FOUND)]
+    assert row.rule in found if row.rule else not found
+
+
+class TestAgreement:
+    """What vmcheck reads without debuginfo is what crash reads."""
+
+    @pytest.fixture(params=[WHOLE, MIDDLE], ids=str)
+    def wanted(self, request: pytest.FixtureRequest) -> Wanted:
+        found: Wanted = request.param
+        return found
+
+    def test_segments_of_an_elf_dump(self, captures: Captures, peer: Peer) -> None:
+        pattern = r"file_offset: (\w+)\s+phys_start: (\w+)\s+phys_end: (\w+)"
+        lines = re.findall(pattern, peer.on(WHOLE).answer("header"))
+        theirs = [tuple(int(field, 16) for field in line) for line in lines]
+        segments = captures[WHOLE].header.segments
+        assert theirs == [(s.p_offset, s.p_paddr, s.p_paddr + s.p_filesz) for s in segments]
+
+    def test_header_of_a_compressed_dump(self, peer: Peer) -> None:
+        crash, header = peer.on(MIDDLE), peer.sessions.dressed.report.header
+        names = ("header_version", "dump_level", "block_size", "max_mapnr")
+        ours = (header.header_version, header.dump_level, header.page_size, header.described.end // 4096)
+        assert tuple(map(crash.header_number, names)) == ours
+        assert "DUMP_DH_COMPRESSED_ZLIB" in crash.answer("header")
+        assert header.compression == "zlib"
+
+    def test_notes(self, captures: Captures, peer: Peer, wanted: Wanted) -> None:
+        header = captures[wanted].header
+        assert peer.on(wanted).header_number("num_prstatus_notes") == len(header.cpu_notes)
+        assert peer.on(wanted).header_number("size_vmcoreinfo") == len(header.vmcoreinfo_notes[0])
+
+    def test_the_registers_of_every_note(self, captures: Captures, peer: Peer, wanted: Wanted) -> None:
+        """By position: whose they are is another question."""
+        theirs = [shown for shown in peer.on(wanted).registers.values() if shown is not None]
+        ours = [registers_of(note) for note in captures[wanted].header.cpu_notes]
+        assert theirs == [{name: value for name, value in note.items() if name in theirs[0]} for note in ours]
+        assert {"RIP", "RSP"} <= set(theirs[0])
+
+    def test_cpus_and_release(self, captures: Captures, peer: Peer, wanted: Wanted) -> None:
+        topology = captures[wanted].topology
+        assert int(peer.on(wanted).system("CPUS")) == len(known(topology.online_cpus))
+        assert peer.on(wanted).system("RELEASE") == known(topology.release)
+
+    def test_memory(self, captures: Captures, peer: Peer, wanted: Wanted) -> None:
+        size = known(captures[wanted].topology.system_ram).size
+        assert peer.on(wanted).system("MEMORY") == f"{size / (1 << 20):.1f} MB"
+
+    def test_tasks(self, captures: Captures, peers: dict[str, Peer]) -> None:
+        """crash counts the idle task of every CPU, vmcheck those that ran."""
+        tasks = known(captures[MIDDLE].topology.tasks)
+        others = sum(task.pid != 0 for task in tasks.tasks)
+        online = len(known(captures[MIDDLE].topology.online_cpus))
+        assert int(peers["9"].on(MIDDLE).system("TASKS")) == others + online
+
+    def test_the_crashing_task(self, captures: Captures, peer: Peer) -> None:
+        tasks = known(captures[MIDDLE].topology.tasks)
+        line = rf"^PID: {crashed_pid(tasks)} .* CPU: {tasks.panic_cpu} "
+        assert re.search(line, peer.on(MIDDLE).answer("stacks"), re.MULTILINE)
+        assert tasks.panic_cpu is not None
+        assert "sysrq_handle_crash" in peer.on(MIDDLE).frames[tasks.panic_cpu]
+
+
+def crashed_pid(tasks: Tasks) -> int:
+    assert tasks.crashed is not None
+    assert tasks.crashed.pid is not None
+    return tasks.crashed.pid
+
+
+class TestShiftedRegisters:
+    """The proof: CPU 3's registers are shown as CPU 2's."""
+
+    def test_crash_shows_the_registers_that_cpu_3_saved_as_those_of_cpu_2(
+        self, captures: Captures, peer: Peer
+    ) -> None:
+        header, topology = captures[MIDDLE].header, captures[MIDDLE].topology
+        position = {cpu: position for position, cpu in map_notes(header, topology).cpu_of.items()}
+        assert position == {0: 0, 1: 1, 3: 2}
+        shown = peer.on(MIDDLE).registers
+        of_3 = registers_of(header.cpu_notes[position[3]])
+        assert shown[2] == {name: of_3[name] for name in shown[2] or ()}
+        assert shown[3] is None
+
+    def test_and_its_own_backtraces_contradict_it(self, captures: Captures, peer: Peer) -> None:
+        """``bt -a`` finds CPU 2 in the panic and CPU 3 idle; ``help -r`` shows an idle CPU 2."""
+        crash = peer.on(MIDDLE)
+        idle = crash.frames[3]
+        assert "cpu_startup_entry" in idle
+        assert "panic" in crash.frames[2]
+        shown = crash.registers[2]
+        assert shown is not None
+        assert f"RSP: {shown['RSP']:016x}" in crash.answer("stacks").split("CPU: 3 ")[1]
+
+    def test_crash_says_nothing_about_it(self, peer: Peer) -> None:
+        warnings = [line for line in peer.on(MIDDLE).everything.splitlines() if "WARNING" in line]
+        assert [line for line in warnings if "not found in PID hash" not in line] == []
+        assert peer.on(MIDDLE).status == 0
+
+
+class TestMissingMemory:
+    """The proof: nothing that a peer says of a dump without 128 MiB says so."""
+
+    def test_the_crashing_stack_lies_in_the_missing_memory(self, captures: Captures) -> None:
+        crashed = known(captures[LOST].topology.tasks).crashed
+        assert crashed is not None
+        assert crashed.lost_stack_pages == crashed.stack_pages > 0
+        assert list(captures[LOST].report.lost_memory) == captures[LOST].missing_memory
+
+    def test_crash_8_counts_it_as_memory_and_shows_no_frame_of_the_crash(
+        self, captures: Captures, peers: dict[str, Peer]
+    ) -> None:
+        if "8" not in peers:
+            pytest.skip("no crash 8 here")
+        crash = peers["8"].on(LOST)
+        size = known(captures[LOST].topology.system_ram).size
+        assert crash.status == 0
+        assert crash.system("MEMORY") == f"{size / (1 << 20):.1f} MB"
+        panicked = known(captures[LOST].topology.tasks).panic_cpu
+        assert panicked is not None
+        assert crash.frames[panicked] == []
+
+    def test_crash_8_finds_no_task_that_was_not_running(
+        self, captures: Captures, peers: dict[str, Peer]
+    ) -> None:
+        if "8" not in peers:
+            pytest.skip("no crash 8 here")
+        online = len(known(captures[LOST].topology.online_cpus))
+        assert int(peers["8"].on(LOST).system("TASKS")) <= online + 1
+        assert len(known(captures[LOST].topology.tasks).tasks) > 40
+
+    def test_crash_9_exits_before_its_prompt(self, peers: dict[str, Peer]) -> None:
+        crash = peers["9"].on(LOST)
+        assert crash.status == 1
+        assert not crash.had_a_prompt
+
+    def test_neither_names_what_is_missing(self, captures: Captures, peer: Peer) -> None:
+        for start, end in captures[LOST].missing_memory:
+            assert not re.search(rf"\b(0x)?({start:x}|{end:x})\b", peer.on(LOST).everything)
+
+    def test_crash_9_opens_a_dump_that_is_whole(self, peers: dict[str, Peer]) -> None:
+        assert peers["9"].on(WHOLE).had_a_prompt
+
+
+DRGN = """
+import json, sys
+import drgn
+from drgn.helpers.linux import cpu_curr, for_each_online_cpu, for_each_task
+prog = drgn.Program()
+prog.set_core_dump(sys.argv[1])
+prog.load_debug_info([sys.argv[2]])
+thread = prog.crashed_thread()
+def frames(trace):
+    return [frame.name for frame in trace]
+def stack_pointer(cpu):
+    try:
+        return prog.stack_trace(cpu_curr(prog, cpu))[0].register("rsp")
+    except LookupError:
+        return None
+print(json.dumps({
+    "pid": thread.tid,
+    "frames": frames(thread.stack_trace()),
+    "stack pointers": {cpu: stack_pointer(cpu) for cpu in for_each_online_cpu(prog)},
+    "tasks": sum(1 for _ in for_each_task(prog)),
+}))
+"""
+
+
+class TestDrgn:
+    """drgn with debuginfo, as its user has it, in a process of its own."""
+
+    def on(self, fresh: Fresh) -> dict[str, object]:
+        command = [sys.executable, "-c", DRGN, str(fresh.vmcore), str(debuginfo(fresh))]
+        status, said = bounded(command, seconds=120)
+        assert status == 0, said
+        found: dict[str, object] = json.loads(said.splitlines()[-1])
+        return found
+
+    def test_a_whole_stack_goes_through_panic_to_the_system_call(self, captures: Captures) -> None:
+        frames = self.on(captures[WHOLE])["frames"]
+        assert isinstance(frames, list)
+        assert {"__crash_kexec", "panic", "vfs_write"} <= set(frames)
+
+    def test_a_lost_stack_ends_after_two_frames_without_an_error(self, captures: Captures) -> None:
+        """Known disagreement: two inlined frames are in the registers, and a fault then ends the trace."""
+        told = self.on(captures[LOST])
+        assert told["frames"] == ["crash_setup_regs", "__crash_kexec"]
+        assert told["pid"] == crashed_pid(known(captures[LOST].topology.tasks))
+
+    def test_it_gives_cpu_3_its_own_registers_and_counts_the_same_tasks(self, captures: Captures) -> None:
+        """It reads crash_notes, as vmcheck does."""
+        told = self.on(captures[MIDDLE])
+        fresh = captures[MIDDLE]
+        positions = {
+            cpu: position for position, cpu in map_notes(fresh.header, fresh.topology).cpu_of.items()
+        }
+        pointers = told["stack pointers"]
+        assert isinstance(pointers, dict)
+        assert pointers["3"] == registers_of(fresh.header.cpu_notes[positions[3]])["RSP"]
+        assert told["tasks"] == sum(task.pid != 0 for task in known(fresh.topology.tasks).tasks)
