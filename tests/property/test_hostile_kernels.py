@@ -227,7 +227,8 @@ def test_any_change_to_a_real_kernels_memory_is_survived(capture: Capture, data:
     )
 )
 def test_any_change_to_a_distilled_file_is_survived(edits: list[Edit]) -> None:
-    capture = next(capture for capture in REAL if capture.symbols)
+    capture = REAL[1]
+    assert capture.symbols
     stream = bytearray(capture.vmcore.read_bytes())
     for place, data in edits:
         at = place % (len(stream) - len(data))

@@ -46,9 +46,10 @@ def symbols_of(path: Path) -> str:
     """The symbol file of the capture of the same kernel build."""
     build_id = read_header([path]).vmcoreinfo["BUILD-ID"]
     for capture in captures():
-        if read_header([capture.vmcore]).vmcoreinfo["BUILD-ID"] == build_id:
-            return str(capture.folder.parent / "kernel.symbols")
-    pytest.skip(f"no capture has the symbols of {build_id}")
+        symbols = capture.folder.parent / "kernel.symbols"
+        if symbols.exists() and read_header([capture.vmcore]).vmcoreinfo.get("BUILD-ID") == build_id:
+            return str(symbols)
+    pytest.skip(f"no symbol file in the fixtures is of the build {build_id}")
 
 
 # Real dumps.

@@ -26,7 +26,11 @@ from vmcheck.kernel import btf
 from vmcheck.kernel.btf import Btf, BtfError
 from vmcheck.kernel.program import Kernel
 
-ONE_EACH = list({capture.folder.parent: capture for capture in captures()}.values())
+ONE_EACH = [
+    capture
+    for capture in {capture.folder.parent: capture for capture in captures()}.values()
+    if (capture.folder.parent / "kernel.symbols").exists()
+]
 RESOURCE = ("start", "end", "name", "flags", "desc", "parent", "sibling", "child")
 
 
@@ -51,6 +55,10 @@ def of_vmcoreinfo(prog: Program, key: str) -> int:
     except LookupError:
         found = prog.type(name)
     return int(sizeof(found) if what == "SIZE" else offsetof(found, member))
+
+
+def test_there_are_symbol_files_of_four_kernels() -> None:
+    assert len(ONE_EACH) >= 4
 
 
 @pytest.mark.parametrize("capture", ONE_EACH, ids=lambda capture: capture.folder.parent.name)

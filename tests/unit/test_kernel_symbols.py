@@ -13,7 +13,6 @@ from fixtures.capture import Capture, captures
 from tests.kallsyms import START, Symbols, image, numbered, tables
 from vmcheck.formats import open_dump
 from vmcheck.kernel.program import Kernel
-from vmcheck.kernel.symbol_file import SymbolFile
 from vmcheck.kernel.symbols import Kallsyms, Symbol, SymbolError
 
 NAMES: Symbols = [
@@ -82,14 +81,10 @@ ONE_EACH = [capture for capture in captures() if capture.symbols is None]
 
 
 @pytest.mark.parametrize("capture", ONE_EACH, ids=lambda capture: capture.folder.parent.name)
-def test_a_dumps_own_kallsyms_are_what_was_collected_from_it(capture: Capture) -> None:
+def test_a_dumps_own_kallsyms_are_what_vmcoreinfo_says(capture: Capture) -> None:
     with open_dump([capture.vmcore]) as dump:
         kernel = Kernel(dump.header, dump.memory)
         assert isinstance(kernel.symbols, Kallsyms)
-        collected = SymbolFile(str(capture.folder.parent / "kernel.symbols"))
-        collected.kernel_offset = kernel.kernel_offset()
-        for name in ("iomem_resource", "memory_blocks", "__cpu_online_mask", "kexec_crash_image"):
-            assert kernel.symbols.address(name) == collected.address(name) is not None
         # VMCOREINFO is another witness.
         for name in ("init_uts_ns", "init_top_pgt", "prb", "_stext"):
             assert kernel.symbols.address(name) == kernel.vmcoreinfo_symbol(name)
@@ -97,11 +92,11 @@ def test_a_dumps_own_kallsyms_are_what_was_collected_from_it(capture: Capture) -
 
 def test_there_are_self_contained_captures_of_all_three_layouts() -> None:
     """5.10 names no tables, 6.1 and 6.12 have a relative base, 7.2 has none."""
-    assert {capture.folder.parent.name.split("-")[0].split("+")[0] for capture in ONE_EACH} >= {
-        "5.10.0",
-        "6.1.0",
-        "6.12.107",
-        "7.2.13",
+    assert {".".join(capture.folder.parent.name.split(".")[:2]) for capture in ONE_EACH} >= {
+        "5.10",
+        "6.1",
+        "6.12",
+        "7.2",
     }
 
 

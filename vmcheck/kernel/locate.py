@@ -29,6 +29,8 @@ MARKERS_LIMIT = 1 << 18
 """Bytes: of 16 million symbols."""
 MAX_CANDIDATES = 64
 """Places that are looked at closely, which takes some milliseconds each. A kernel has one or two."""
+MAX_UNREADABLE = 1 << 13
+"""Pages. Freed init memory has 700; each takes some 50 microseconds to be found absent."""
 _PAGE = 4096
 _CHUNK = 2 << 20
 _TOKENS = 256
@@ -41,6 +43,7 @@ class Image:
     def __init__(self, read: Callable[[int, int], bytes], stext: int, data: int | None) -> None:
         """``read`` raises FaultError. ``data`` is the lowest known address of a variable, if any."""
         self._read = read
+        self._unreadable = 0
         self.start = stext
         last = min(stext + IMAGE_LIMIT, (1 << 64) - 2 * _CHUNK)
         self.end = min(data, last) if data else last
@@ -50,10 +53,14 @@ class Image:
         return reversed(range(self.start, self.end, _CHUNK))
 
     def read(self, address: int, size: int) -> bytes:
+        """Raises SymbolError where so much cannot be read that no kernel image is here."""
         try:
             return self._read(address, size)
         except FaultError:
             if size <= _PAGE:
+                self._unreadable += 1
+                if self._unreadable > MAX_UNREADABLE:
+                    raise SymbolError(f"no kernel image can be read from {self.start:#x} on") from None
                 return bytes(size)
         half = -(-size // (2 * _PAGE)) * _PAGE
         return self.read(address, half) + self.read(address + half, size - half)
