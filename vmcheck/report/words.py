@@ -191,7 +191,8 @@ def _incomplete(report: Report) -> str:
     """Memory that is described and lost all the same is told by its finding, not counted."""
     parts, ram = [], report.topology.system_ram
     if report.lost_memory:
-        of = "" if isinstance(ram, Unknown) else f" of {size(ram.size)}"
+        # Where iomem_resource was read in part, what it has may be less than what is lost.
+        of = "" if isinstance(ram, Unknown) or report.lost_memory - ram else f" of {size(ram.size)}"
         parts.append(f"{size(report.lost_memory.size)}{of} RAM")
     if report.lost_cpus:
         parts.append(f"the registers of {cpus(report.lost_cpus)}")
