@@ -31,7 +31,6 @@ EVERY_DUMP = {
 }
 ONE_DUMP = {
     "zlib, filtered": (["-c", "-d", "31"], ""),
-    "zlib, without zero pages": (["-c", "-d", "1"], ""),
     "zstd": (["-z", "-d", "31"], ""),
     "zlib, flattened": (["-c", "-d", "31"], FLATTENED),
     "not compressed": (["-d", "31"], ""),

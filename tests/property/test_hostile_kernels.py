@@ -90,7 +90,7 @@ def machine_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[DumpHeader,
     return header, symbols
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=SLOW)
+@settings(max_examples=40, deadline=None, suppress_health_check=SLOW)
 @given(edits=word_edits(), lost=st.sets(st.integers(1, len(MACHINE.memory) // 4096), max_size=2))
 def test_any_change_to_a_small_kernels_memory_is_survived(
     edits: list[Edit], lost: set[int], machine_files: tuple[DumpHeader, str]
@@ -108,7 +108,7 @@ def test_any_change_to_a_small_kernels_memory_is_survived(
     assert run_isolated(work, SECONDS, SPACE) > 100
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=SLOW)
+@settings(max_examples=25, deadline=None, suppress_health_check=SLOW)
 @given(
     edits=st.lists(
         st.tuples(
@@ -215,7 +215,7 @@ def test_any_change_to_a_real_kernels_memory_is_survived(capture: Capture, data:
     assert run_isolated(work, SECONDS, SPACE) > 100
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=SLOW)
+@settings(max_examples=8, deadline=None, suppress_health_check=SLOW)
 @given(
     edits=st.lists(
         st.tuples(

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.builders import GiB, MiB
@@ -121,6 +121,7 @@ def test_cpus_that_saved_nothing_or_are_unread_claim_no_note() -> None:
     assert found == NoteMap(cpu_of={1: 2}, unclaimed=(0,), without=(), unread=(1,))
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(0, 5), max_size=8),
     st.dictionaries(st.integers(0, 20), st.integers(-1, 5), max_size=8),

@@ -51,7 +51,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> R
     return run
 
 
-@pytest.fixture(scope="module", params=[SELF_CONTAINED[0], SELF_CONTAINED[-1]], ids=["oldest", "newest"])
+@pytest.fixture(scope="module", params=SELF_CONTAINED[-1:], ids=["newest"])
 def made(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Capture, Path, int]:
