@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from fixtures.lab import initramfs, kernels
+from fixtures.lab import initramfs, kernels, run
 from fixtures.lab.apt import Source, read_deb822, read_one_line, suite_sources
-from fixtures.lab.errors import LabError
+from fixtures.lab.errors import BootFailed, LabError
 from fixtures.lab.machine import Hardware, Machine, find_qemu
-from fixtures.lab.scenarios import LOADS, REGIMES, SCENARIOS
+from fixtures.lab.scenarios import BY_NAME, LOADS, REGIMES, SCENARIOS
 from fixtures.lab.steps import Load
 from fixtures.lab.truth import Header, Snapshot, Written, cpu_list, exposure, subtract, union, verdict
 
@@ -209,3 +210,33 @@ def test_a_qemu_that_cannot_start_says_why(tmp_path: Path) -> None:
     with pytest.raises(LabError, match="QEMU did not start: qemu: no such machine"), machine:
         pass
     assert machine.process.poll() is not None
+
+
+@pytest.mark.parametrize("failures", [0, run.BOOTS - 1, run.BOOTS])
+def test_a_guest_that_does_not_boot_is_started_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, failures: int
+) -> None:
+    left = failures
+
+    def once(*_: Any) -> dict[str, Any]:
+        nonlocal left
+        if left:
+            left -= 1
+            raise BootFailed("the guest died")
+        return {"verdict": {}}
+
+    monkeypatch.setattr(run, "_capture", once)
+    kernel = kernels.Kernel("6.1.0", tmp_path / "vmlinuz", tmp_path, "bookworm")
+    if failures < run.BOOTS:
+        assert run.capture(kernel, BY_NAME["fresh"], tmp_path) == {"verdict": {}}
+    else:
+        with pytest.raises(BootFailed):
+            run.capture(kernel, BY_NAME["fresh"], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kexec_tools", "described"), [("kexec-tools 2.0.20", {0, 1}), ("kexec-tools 2.0.25", {0, 1, 3})]
+)
+def test_old_kexec_tools_lose_the_last_cpu_to_a_gap(kexec_tools: str, described: set[int]) -> None:
+    at_load = Snapshot.parse(SAID.replace("present\n0-2", "present\n0-1,3"))
+    assert Written.by_load(at_load, "kexec_load", kexec_tools).cpus == described
