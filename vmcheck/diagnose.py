@@ -18,20 +18,21 @@ from typing import Any, NamedTuple
 from vmcheck.consequences import impact
 from vmcheck.diagnosis import Certainty, Comparison, Conclusion, Diagnosis, Step
 from vmcheck.errors import plain
+from vmcheck.expected import described_hot_added
 from vmcheck.findings import Finding, Outcome
 from vmcheck.header import DumpHeader, Producer
 from vmcheck.quantities import count, cpu_list
 from vmcheck.ranges import EMPTY, RangeSet
 from vmcheck.rules import Case
 from vmcheck.timeline import log_lines, surely_later, timeline
-from vmcheck.topology import CrashImage, Tasks, Topology, Unknown
+from vmcheck.topology import CrashImage, NotKnown, Tasks, Topology, Unknown
 
 X86 = ("x86_64", "i386")
 CERTAIN, LIKELY, UNKNOWN = Certainty.CERTAIN, Certainty.LIKELY, Certainty.UNKNOWN
 
 RELOADERS = {
     "kdump-config": "debian-try-reload",
-    "kdumpctl": "rhel-throttled-reload",
+    "kdumpctl": "user-space-reload",
     # kdump-udev-throttler; a task's name has 15 characters.
     "kdump-udev-thro": "rhel-throttled-reload",
     "kexec": "user-space-reload",
@@ -120,7 +121,7 @@ def update_regime(case: Case) -> Conclusion:
         return Conclusion(
             "unknown-regime", "whether the kernel kept elfcorehdr fresh could not be told", UNKNOWN, why
         )
-    return _user_space_regime(case.topology, distribution(case), why)
+    return _user_space_regime(case, distribution(case), why)
 
 
 def _not_the_kernel(case: Case) -> tuple[bool, tuple[str, ...]]:
@@ -151,26 +152,41 @@ def reloading(topology: Topology) -> tuple[str, ...]:
     return tuple(sorted({task.name for task in topology.tasks.tasks if task.name in RELOADERS}))
 
 
-def _user_space_regime(topology: Topology, name: str, why: tuple[str, ...]) -> Conclusion:
+def _loaded_since(case: Case) -> bool:
+    """Whether the crash kernel was loaded after memory had been hot-added."""
+    try:
+        return bool(described_hot_added(case.header, case.topology))
+    except NotKnown:
+        return False
+
+
+def _regime_of(caught: Iterable[str], distribution: str) -> str:
+    """Whose these tasks are. RHEL 7 and later ones share the name of kdumpctl, and not how it is called."""
+    regimes = {RELOADERS[name] for name in caught if name != "kdumpctl"}
+    if "kdumpctl" in caught and distribution.startswith("rhel"):
+        regimes.add(BY_DISTRIBUTION[distribution])
+    regimes.discard("user-space-reload")
+    return regimes.pop() if len(regimes) == 1 else "user-space-reload"
+
+
+def _user_space_regime(case: Case, name: str, why: tuple[str, ...]) -> Conclusion:
+    topology = case.topology
     if caught := reloading(topology):
-        regimes = {RELOADERS[each] for each in caught}
-        known = regimes - {"user-space-reload"}
-        regime = known.pop() if len(known) == 1 else "user-space-reload"
-        if regime == "rhel-throttled-reload" and name == "rhel7":
-            regime = "rhel7-per-event-reload"
+        regime = _regime_of(caught, name)
         seen = f"caught in the act: {', '.join(caught)}"
         certainty = LIKELY if regime == "user-space-reload" else CERTAIN
         return Conclusion(
             regime, "user space was reloading the crash kernel at the crash", certainty, (seen, *why)
         )
     tasks = topology.tasks
-    if isinstance(tasks, Unknown):
-        return Conclusion(
-            "unknown-regime",
-            "not the kernel: user space was to reload the crash kernel, or nothing was",
-            UNKNOWN,
-            (*why, plain(tasks.why)),
+    text = "not the kernel: user space was to reload the crash kernel, or nothing was"
+    if since := _loaded_since(case):
+        text = (
+            "user space loaded the crash kernel after memory was added; whether on events is not known"
         )
+        why += ("memory that was added after boot is described",)
+    if isinstance(tasks, Unknown):
+        return Conclusion("unknown-regime", text, UNKNOWN, (*why, plain(tasks.why)))
     names = {task.name for task in tasks.tasks}
     number = count(len(tasks.tasks), "task")
     if names & UDEV and name in BY_DISTRIBUTION:
@@ -180,7 +196,7 @@ def _user_space_regime(topology: Topology, name: str, why: tuple[str, ...]) -> C
             LIKELY,
             (*why, "a udev daemon was running", f"the kernel is {name}'s"),
         )
-    if not names & UDEV and any(task.pid == 1 for task in tasks.tasks):
+    if not since and not names & UDEV and any(task.pid == 1 for task in tasks.tasks):
         return Conclusion(
             "no-update",
             "nothing was to keep elfcorehdr fresh",
@@ -191,12 +207,7 @@ def _user_space_regime(topology: Topology, name: str, why: tuple[str, ...]) -> C
                 *(["not every task could be read"] if tasks.unread else []),
             ),
         )
-    return Conclusion(
-        "unknown-regime",
-        "not the kernel: user space was to reload the crash kernel, or nothing was",
-        UNKNOWN,
-        (*why, *(plain(line) for line in tasks.unread[:2])),
-    )
+    return Conclusion("unknown-regime", text, UNKNOWN, (*why, *(plain(line) for line in tasks.unread[:2])))
 
 
 def distribution(case: Case) -> str:

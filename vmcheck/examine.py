@@ -6,15 +6,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from vmcheck.check import Report, check
 from vmcheck.errors import VmcheckError
 from vmcheck.formats import Dump, open_dump
-from vmcheck.isolation import ChildDied, run_isolated
-from vmcheck.records.witnesses import testimony
-from vmcheck.rules import Case
+from vmcheck.isolation import ChildDied, nothing, run_isolated
 from vmcheck.topology import Topology, nothing_known
 
 if TYPE_CHECKING:
+    from vmcheck.check import Report
     from vmcheck.records.snapshot import Snapshot
 
 T = TypeVar("T")
@@ -31,19 +29,24 @@ def examine(
     progress: Callable[[str], None] | None = None,
     witness: tuple[str, Snapshot] | None = None,
     files: Sequence[str] = (),
+    meanwhile: Callable[[], None] = nothing,
 ) -> Report:
     """Check one dump: its file, or the parts of one ``makedumpfile --split`` dump.
 
     ``symbols`` is a vmlinux with debuginfo or a small symbol file. ``progress`` is told
     what begins. ``witness`` is a recorded topology and what to call it. ``files`` are logs and
-    sos reports, to be compared with the dump; those beside it are too. Raises VmcheckError
-    where the headers or the symbols cannot be read.
+    sos reports, to be compared with the dump; those beside it are too. ``meanwhile`` is called
+    while the kernel is asked. Raises VmcheckError where the headers or the symbols cannot be read.
     """
     tell = progress or (lambda step: None)
     tell("reading the dump's headers")
     with open_dump(paths) as dump:
         tell("asking the crashed kernel")
-        topology = ask_kernel(dump, symbols)
+        topology = _ask_kernel(dump, symbols, meanwhile)
+    from vmcheck.check import check
+    from vmcheck.records.witnesses import testimony
+    from vmcheck.rules import Case
+
     witnesses = []
     if witness is not None:
         from vmcheck.witness import hear
@@ -60,20 +63,20 @@ class KernelUnreadable(VmcheckError):
     """Reading the kernel's memory crashed, hung or wanted too much."""
 
 
-def in_child(read: Callable[[], T]) -> T:
+def in_child(read: Callable[[], T], meanwhile: Callable[[], None] = nothing) -> T:
     """``read()``, which reads a kernel's memory, where its crash does no harm.
 
-    Raises KernelUnreadable and what ``read`` raises of VmcheckError.
+    ``meanwhile()`` is done here. Raises KernelUnreadable and what ``read`` raises of VmcheckError.
     """
     try:
-        return run_isolated(read, KERNEL_SECONDS, KERNEL_ADDRESS_SPACE)
+        return run_isolated(read, KERNEL_SECONDS, KERNEL_ADDRESS_SPACE, meanwhile)
     except ChildDied as death:
         raise KernelUnreadable(f"reading the kernel's memory failed: {death}") from None
     except MemoryError:
         raise KernelUnreadable("reading the kernel's memory failed: it wanted too much memory") from None
 
 
-def ask_kernel(dump: Dump, symbols: str | None = None) -> Topology:
+def _ask_kernel(dump: Dump, symbols: str | None, meanwhile: Callable[[], None]) -> Topology:
     """The topology of the kernel in a dump's memory."""
 
     def read() -> Topology:
@@ -81,7 +84,16 @@ def ask_kernel(dump: Dump, symbols: str | None = None) -> Topology:
 
         return read_topology(dump.header, dump.memory, symbols)
 
+    def import_the_rest() -> None:
+        # A third of a check is imports: these are done while another processor reads the kernel.
+        import vmcheck.check
+        import vmcheck.records.witnesses
+        import vmcheck.rules
+
+        vmcheck.rules.rules()
+        meanwhile()
+
     try:
-        return in_child(read)
+        return in_child(read, import_the_rest)
     except KernelUnreadable as error:
         return nothing_known(dump.header, str(error))

@@ -42,6 +42,12 @@ def undescribed_ram(header: DumpHeader, topology: Topology) -> RangeSet:
     return lost
 
 
+def described_hot_added(header: DumpHeader, topology: Topology) -> RangeSet:
+    """Memory that came after boot and is described: elfcorehdr was written, or written again, since."""
+    sections = known(topology.sections)
+    return covered(header) & (sections.account.ram - sections.early)
+
+
 def unseen(topology: Topology) -> str | None:
     """Why a loss of memory could have gone unseen; None where every account is whole."""
     if isinstance(topology.resources, Unknown):

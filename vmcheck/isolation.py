@@ -28,8 +28,16 @@ class ChildDied(Exception):
     """The child was killed or took too long; the message says which."""
 
 
-def run_isolated(work: Callable[[], T], seconds: float, address_space: int) -> T:
+def nothing() -> None:
+    pass
+
+
+def run_isolated(
+    work: Callable[[], T], seconds: float, address_space: int, meanwhile: Callable[[], None] = nothing
+) -> T:
     """``work()``, done in a forked child that may use ``address_space`` bytes.
+
+    ``meanwhile()`` is done here, while the child works.
 
     A VmcheckError or MemoryError that it raises is raised here. Raises ChildDied where it
     was killed by a signal or did not answer within ``seconds``. Any other exception is a
@@ -43,8 +51,10 @@ def run_isolated(work: Callable[[], T], seconds: float, address_space: int) -> T
         os.close(receive)
         _work_and_exit(work, send, address_space)
     os.close(send)
+    deadline = time.monotonic() + seconds
     try:
-        answer = _receive_all(receive, time.monotonic() + seconds)
+        meanwhile()
+        answer = _receive_all(receive, deadline)
     finally:
         os.close(receive)
         # Either it has closed its end and is about to exit, or it is to be stopped.

@@ -35,6 +35,7 @@ from vmcheck.topology import (
     PageKind,
     Resources,
     SavedNote,
+    Sections,
     Task,
     Tasks,
     Topology,
@@ -143,19 +144,33 @@ class TestRegime:
         assert regime(topology=kernel) == ("unknown-regime", Certainty.UNKNOWN)
 
     @pytest.mark.parametrize(
-        ("caught", "name", "certainty"),
+        ("release", "caught", "name", "certainty"),
         [
-            (["kdump-config"], "debian-try-reload", Certainty.CERTAIN),
-            (["kdumpctl", "kexec"], "rhel-throttled-reload", Certainty.CERTAIN),
-            (["kdump-udev-thro"], "rhel-throttled-reload", Certainty.CERTAIN),
-            (["kexec"], "user-space-reload", Certainty.LIKELY),
-            (["kdumpctl", "kdump-config"], "user-space-reload", Certainty.LIKELY),
+            ("6.1.0", ["kdump-config"], "debian-try-reload", Certainty.CERTAIN),
+            ("4.18.0-513.el8.x86_64", ["kdumpctl", "kexec"], "rhel-throttled-reload", Certainty.CERTAIN),
+            ("3.10.0-1160.el7.x86_64", ["kdumpctl"], "rhel7-per-event-reload", Certainty.CERTAIN),
+            ("6.1.0", ["kdumpctl"], "user-space-reload", Certainty.LIKELY),
+            ("6.1.0", ["kdump-udev-thro"], "rhel-throttled-reload", Certainty.CERTAIN),
+            ("6.1.0", ["kdump-udev-thro", "kdumpctl"], "rhel-throttled-reload", Certainty.CERTAIN),
+            ("6.1.0", ["kexec"], "user-space-reload", Certainty.LIKELY),
+            ("4.18.0-513.el8.x86_64", ["kdumpctl", "kdump-config"], "user-space-reload", Certainty.LIKELY),
         ],
     )
-    def test_a_reloader_caught_in_the_act(self, caught: list[str], name: str, certainty: Certainty) -> None:
+    def test_a_reloader_caught_in_the_act(
+        self, release: str, caught: list[str], name: str, certainty: Certainty
+    ) -> None:
         seen = tasks(*[Task(500 + i, each) for i, each in enumerate(caught)])
-        kernel = replace(KERNEL, crash_image=PLAIN, tasks=seen)
+        kernel = replace(KERNEL, crash_image=PLAIN, tasks=seen, release=release)
         assert regime(topology=kernel) == (name, certainty)
+
+    def test_added_memory_that_is_described_was_loaded_by_somebody(self) -> None:
+        """No udev daemon ran, and yet the crash kernel was loaded after the memory came."""
+        seen = replace(KERNEL, crash_image=PLAIN, tasks=tasks())
+        assert isinstance(seen.sections, Sections)
+        late = replace(seen, sections=replace(seen.sections, early=EMPTY))
+        told = diagnosis(DUMP, late).regime
+        assert (told.name, told.certainty) == ("unknown-regime", Certainty.UNKNOWN)
+        assert "memory that was added after boot is described" in told.evidence
 
     def test_without_the_image_low_memory_tells_kexec_tools_header(self) -> None:
         """The kernel's own headers leave the first MiB out."""

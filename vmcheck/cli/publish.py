@@ -42,6 +42,15 @@ class Wanted(NamedTuple):
     def _outputs(self) -> list[str]:
         return [output for output in self[:3] if output is not None]
 
+    def prepare(self) -> None:
+        """Import what :meth:`publish` will use."""
+        if self.json_file is not None:
+            import vmcheck.report.document
+        if self.html_file is not None:
+            import vmcheck.report.page
+        if STDOUT not in self._outputs():
+            import vmcheck.report.terminal  # noqa: F401
+
     def publish(self, report: Report) -> int:
         """Write the report where it is wanted; the exit status."""
         from vmcheck.findings import Severity

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from vmcheck.errors import UnreadableFile
 from vmcheck.formats.file import DumpFile, Window
+from vmcheck.ranges import distinct
 
 # makedumpfile.h: struct makedumpfile_header, which fills MAX_SIZE_MDF_HEADER bytes.
 SIGNATURE = b"makedumpfile\0\0\0\0"
@@ -107,7 +108,7 @@ def _painted(
     Later records paint over earlier ones, cell by cell between any two bounds.
     """
     ends = offsets + sizes
-    bounds = np.unique(np.concatenate([offsets, ends]))
+    bounds = distinct(np.concatenate([offsets, ends]))
     first, last = np.searchsorted(bounds, offsets), np.searchsorted(bounds, ends)
     if int((last - first).sum()) > MOST_OVERLAPS:
         raise UnreadableFile(f"{name}: the records of the flattened stream overlap each other too often")

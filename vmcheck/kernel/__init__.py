@@ -11,13 +11,14 @@ from uuid import UUID
 from drgn import BadDataError, FaultError, ObjectAbsentError, OutOfBoundsError
 
 from vmcheck.errors import VmcheckError
-from vmcheck.expected import map_notes, undescribed_ram
-from vmcheck.header import DumpHeader
+from vmcheck.expected import described_hot_added, map_notes, undescribed_ram
+from vmcheck.header import DumpHeader, Producer
 from vmcheck.kernel import cpus, crash_image, memory, nodes, pages
 from vmcheck.kernel.log import kernel_log
 from vmcheck.kernel.program import Kernel, Memory, NoWayIn
 from vmcheck.ranges import RangeSet
 from vmcheck.topology import (
+    CrashImage,
     Loss,
     NotKnown,
     SavedNote,
@@ -108,7 +109,7 @@ def read_topology(
         remarks=tuple(kernel.remarks),
     )
     missing = _missing_memory(header, topology)
-    if not missing and not _lacks_registers(header, topology):
+    if not (missing or _lacks_registers(header, topology) or _user_space_kept_up(header, topology)):
         return topology
     # Here, for most dumps lack nothing and their check need not import these.
     from vmcheck.kernel import impact, tasks
@@ -149,6 +150,17 @@ def _lacks_registers(header: DumpHeader, topology: Topology) -> bool:
         return bool(map_notes(header, topology).without) or any(
             saved.get(cpu) == SavedNote(b"") for cpu in online
         )
+    except NotKnown:
+        return False
+
+
+def _user_space_kept_up(header: DumpHeader, topology: Topology) -> bool:
+    """Whether hot-added memory is described, and not by the kernel: the tasks may tell who loaded anew."""
+    image = topology.crash_image
+    if header.producer is Producer.HYPERVISOR or not isinstance(image, CrashImage) or image.hotplug_support:
+        return False
+    try:
+        return bool(described_hot_added(header, topology))
     except NotKnown:
         return False
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from vmcheck.kernel.memory import NUMA_NO_NODE, SECTION_MARKED_PRESENT, BlockTable, SectionTable
 from vmcheck.kernel.program import Kernel
-from vmcheck.ranges import ADDRESS_LIMIT, EMPTY, RangeSet
+from vmcheck.ranges import ADDRESS_LIMIT, EMPTY, RangeSet, distinct
 from vmcheck.topology import Unknown
 
 MAX_NODES = 1 << 12
@@ -23,11 +23,10 @@ def nodes(kernel: Kernel, sections: SectionTable, blocks: BlockTable | Unknown) 
     Spans overlap where memory was added to a node that is not the last: memory in several is
     left out. Raises LookupError where VMCOREINFO lacks an item, FaultError where node_data is lost.
     """
-    if (
-        not isinstance(blocks, Unknown)
-        and (numbers := np.unique(blocks.nodes[blocks.nodes != NUMA_NO_NODE])).size
+    if not isinstance(blocks, Unknown) and (
+        numbers := distinct(blocks.nodes[blocks.nodes != NUMA_NO_NODE]).tolist()
     ):
-        return {int(node): blocks.ranges(blocks.nodes == node) for node in numbers[:MAX_NODES]}
+        return {node: blocks.ranges(blocks.nodes == node) for node in numbers[:MAX_NODES]}
     if "SYMBOL(contig_page_data)" in kernel.header.vmcoreinfo:
         return {}
     spans = dict(_spans(kernel))

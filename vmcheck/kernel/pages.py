@@ -9,7 +9,7 @@ from drgn import FaultError
 
 from vmcheck.kernel.memory import SectionTable
 from vmcheck.kernel.program import Kernel
-from vmcheck.ranges import RangeSet
+from vmcheck.ranges import RangeSet, distinct
 from vmcheck.topology import SlabSample
 
 Structs = npt.NDArray[np.uint8]
@@ -33,8 +33,8 @@ def filtered_slab(kernel: Kernel, table: SectionTable) -> SlabSample:
     page_size = kernel.header.page_size
     filtered = kernel.header.filtered.aligned_inward(page_size)
     structs_per_page = page_size // size
-    units = _distinct(filtered.starts // (structs_per_page * page_size))
-    chosen = units[_distinct(np.linspace(0, len(units) - 1, min(SAMPLES, len(units))).astype(np.intp))]
+    units = distinct(filtered.starts // (structs_per_page * page_size))
+    chosen = units[distinct(np.linspace(0, len(units) - 1, min(SAMPLES, len(units))).astype(np.intp))]
     looked_at, slab = 0, []
     for pfn in (chosen * structs_per_page).tolist():
         address = table.page_struct(pfn, size)
@@ -50,11 +50,6 @@ def filtered_slab(kernel: Kernel, table: SectionTable) -> SlabSample:
         looked_at += int(ours.sum())
         slab += pages[ours & _of_slab(kernel, structs, address)].tolist()
     return SlabSample(looked_at, RangeSet((page, page + page_size) for page in slab))
-
-
-def _distinct(ascending: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """What np.unique() answers, which imports numpy.ma for it: a twentieth of a check."""
-    return np.asarray(ascending[np.diff(ascending, prepend=-1) != 0])
 
 
 def _of_slab(kernel: Kernel, structs: Structs, address: int) -> npt.NDArray[np.bool_]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from vmcheck.findings import Finding, Severity
-from vmcheck.ranges import RangeSet
+from vmcheck.ranges import RangeSet, distinct
 from vmcheck.rules import Case, rule
 from vmcheck.rules.applies import needs_segments
 
@@ -26,7 +26,9 @@ def overlapping_segments(case: Case) -> Iterator[Finding]:
     # The kernel image's own segments: on x86 above __START_KERNEL_map, elsewhere the one
     # whose virtual addresses are not the direct map's, which most segments share.
     offsets = vaddr - segments.p_paddr
-    values, counts = np.unique(offsets[filled], return_counts=True)
+    ordered = np.sort(offsets[filled])
+    values = distinct(ordered)
+    counts = np.diff(np.searchsorted(ordered, values), append=len(ordered))
     direct = values[np.argmax(counts)] if len(values) else 0
     image = filled & (offsets != direct)
     if 0 < image.sum() < filled.sum():
