@@ -89,7 +89,14 @@ def check(
 
     with progress() as tell:
         witness = _witness(topology) if topology is not None else None
-        report = examine(vmcore, symbols, tell, witness, witnesses, meanwhile=wanted.prepare)
+        report = examine(
+            vmcore,
+            symbols=symbols,
+            progress=tell,
+            witness=witness,
+            files=witnesses,
+            meanwhile=wanted.prepare,
+        )
     return wanted.publish(report)
 
 

@@ -32,9 +32,9 @@ from vmcheck.topology import (
 
 T = TypeVar("T")
 
-MAX_RUNS = 256
+MAX_RUNS = 128
 RUN = 256
-"""Up to 256 runs of 256 pages are looked at, 4 MiB of struct pages: 256 MiB whole, more as a sample."""
+"""Up to 128 runs of 256 pages are looked at, 2 MiB of struct pages: 128 MiB whole, more as a sample."""
 MAX_HEADS = 16
 """Of compound pages that reach into a run from outside it; honest kernels have one or two."""
 NO_NODE = 1 << 40
