@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The pages that are made, not written: one a rule, and the gallery of real reports.
+"""The pages that are made, not written: one a rule, the gallery of real reports, the tables of them.
 
-``python -m docs.pages`` writes docs/rules/ and docs/gallery.md. With ``--html FOLDER`` it
+``python -m docs.pages`` writes docs/rules/, docs/gallery.md and docs/scenarios.md. With ``--html FOLDER`` it
 makes the HTML report of every capture there instead.
 """
 
@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from fixtures.capture import Capture, captures
+from vmcheck import quantities
 from vmcheck.check import Report
 from vmcheck.diagnose import explanations
 from vmcheck.examine import examine
@@ -32,7 +33,7 @@ MADE = "<!-- Made by python -m docs.pages; edit what it is made from. -->\n"
 def pages() -> dict[str, str]:
     """The content of every made page by its path below docs/."""
     made = {f"rules/{rule.name}.md": _rule_page(rule) for rule in rules().values()}
-    return made | {"rules/README.md": _index(), "gallery.md": _gallery()}
+    return made | {"rules/README.md": _index(), "gallery.md": _gallery(), "scenarios.md": _scenarios()}
 
 
 def _rule_page(rule: Rule) -> str:
@@ -93,6 +94,110 @@ def _gallery() -> str:
             f"\n## {capture.name}\n\n{words.sentence(what)}.\n\n```\n{render(_report(capture))}```\n"
         )
     return "".join(parts)
+
+
+def _scenarios() -> str:
+    all_of_them = [(capture, json.loads(capture.expected.read_text())) for capture in captures()]
+    parts = [
+        f"""{MADE}
+# Scenarios
+
+Every capture in fixtures/captures: a real kernel, crashed in the [lab](lab.md). What was true was said by
+the guest and by QEMU just before the crash, and never by the dump; `tests/corpus` compares the two. The
+whole reports are in the [gallery](gallery.md).
+
+## What was true, and what vmcheck says
+
+""",
+        _table(
+            ("capture", "what was done", "loaded by", "true at the crash", "vmcheck", "exit"),
+            (
+                (
+                    _link(capture),
+                    capture.truth.get("what", ""),
+                    str(capture.truth["load"]).partition(" (")[0],
+                    _truth(capture),
+                    said["answer"],
+                    said["exit_status"],
+                )
+                for capture, said in all_of_them
+            ),
+        ),
+        """
+A phantom at the very end of memory is not seen in a compressed dump: its `max_mapnr` ends before.
+
+## Regimes
+
+What kept elfcorehdr fresh, as the lab knows it, and what vmcheck makes of the dump. The scripts for RHEL's
+two regimes run in a guest of Debian's kernel without systemd, so that only a reload at work can name them.
+
+""",
+        _table(
+            ("in force", "capture", "true at the crash", "vmcheck", "it takes the regime for", "evidence"),
+            (
+                (
+                    capture.truth["regime"],
+                    _link(capture),
+                    _truth(capture),
+                    str(said["verdict"]),
+                    _surely(said["diagnosis"]["regime"]),
+                    "; ".join(said["diagnosis"]["regime"]["evidence"]),
+                )
+                for capture, said in sorted(all_of_them, key=lambda pair: pair[0].truth.get("regime", ""))
+                if capture.truth.get("regime", "none") != "none" or capture.folder.name == "none-stale"
+            ),
+        ),
+        """
+## Why, at what cost, and what to do
+
+Certain is what nothing else known to us could have led to. A whole dump has no cause.
+
+""",
+        _table(
+            ("capture", "true at the crash", "cause", "what it costs", "for the next dump"),
+            (
+                (
+                    _link(capture),
+                    _truth(capture),
+                    "; ".join(_surely(cause) for cause in said["diagnosis"]["causes"]),
+                    (said["diagnosis"]["impact"] or {}).get("headline", ""),
+                    (said["diagnosis"]["next_dump"] or [{"text": ""}])[0]["text"],
+                )
+                for capture, said in all_of_them
+                if said["diagnosis"]["causes"]
+            ),
+        ),
+    ]
+    return "".join(parts)
+
+
+def _table(heads: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> str:
+    lines = [heads, ("---",) * len(heads), *rows]
+    return "".join(f"| {' | '.join(str(cell).replace('|', '/') for cell in line)} |\n" for line in lines)
+
+
+def _link(capture: Capture) -> str:
+    return f"[{capture.name}](gallery.md#{_anchor(capture)})"
+
+
+def _truth(capture: Capture) -> str:
+    """The guest's and QEMU's verdict in a few words."""
+    ranges = {
+        text: sum(int(end, 16) - int(start, 16) for start, end in capture.verdict[key])
+        for key, text in (("missing_memory", "lost"), ("phantom_memory", "described and gone"))
+    }
+    said = [f"{quantities.size(size)} {text}" for text, size in ranges.items() if size]
+    if cpus := capture.verdict["online_cpus_without_a_note"]:
+        said.append(f"CPU {quantities.cpu_list(cpus)} without a note")
+    if capture.truth.get("crash_kernel_loaded") is False:
+        said.append("no crash kernel was loaded")
+    if "mount -t tmpfs" in capture.truth.get("capture", ""):
+        said.append("the capture's disk was full")
+    return ", ".join(said) or "nothing lacks"
+
+
+def _surely(conclusion: Mapping[str, Any]) -> str:
+    return f"`{conclusion['name']}`, {conclusion['certainty']}"
 
 
 @cache

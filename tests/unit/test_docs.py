@@ -24,7 +24,9 @@ def test_a_made_page_is_current(name: str, accept: bool) -> None:
 
 
 def test_no_page_of_a_rule_that_is_gone_is_left() -> None:
-    assert {f"rules/{path.name}" for path in (DOCS / "rules").iterdir()} | {"gallery.md"} == set(PAGES)
+    assert {f"rules/{path.name}" for path in (DOCS / "rules").iterdir()} == {
+        page for page in PAGES if "/" in page
+    }
 
 
 @pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: str(page.relative_to(DOCS)))

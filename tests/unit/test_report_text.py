@@ -192,6 +192,18 @@ Other witnesses
     )
 
 
+def test_no_total_is_told_that_lacks_what_was_lost() -> None:
+    """iomem_resource that was read in part has less RAM than the sections that are missing."""
+    resources = reports.ADDED.topology.resources
+    assert not isinstance(resources, Unknown)
+    cut = replace(resources, account=replace(resources.account, ram=RangeSet([(0, GiB)])))
+    report = replace(reports.ADDED, topology=replace(reports.ADDED.topology, resources=cut))
+    assert not report.lost_memory - reports.ADDED.lost_memory
+    whole, part = (words.answer(each).partition(" RAM")[0] for each in (reports.ADDED, report))
+    assert " of " in whole
+    assert part == whole.partition(" of ")[0]
+
+
 def test_why_what_it_costs_and_what_to_do_stand_below_the_answer() -> None:
     assert terminal.render(reports.DIAGNOSED).split("\n")[1:6] == [
         "",
