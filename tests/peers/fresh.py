@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from fixtures.lab import kernels
+from fixtures.lab import apt, kernels
+from fixtures.lab.errors import LabError
 from fixtures.lab.run import capture
 from fixtures.lab.scenarios import BY_NAME, RAW, Scenario
 from tests.peers.programs import bounded
@@ -58,6 +59,10 @@ class Wanted:
             and told["regime"] == scenario.regime
             and told["capture"] == scenario.capture
         )
+
+
+FETCHED = "6.1"
+"""The kernel whose debuginfo is fetched, 0.6 GB; that of others is used where it is in the lab's cache."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +121,23 @@ def find_or_capture(wanted: Wanted, session: Path) -> Fresh:
     out = FILED / kernel.version / f"{wanted.name}-{wanted.load.replace(' --', '-')}-raw"
     capture(kernel, wanted.scenario, out)
     return Fresh(out)
+
+
+def debuginfo(fresh: Fresh) -> Path:
+    """The vmlinux with DWARF of a capture's kernel."""
+    kept = apt.cache() / "vmlinux" / fresh.release / "vmlinux"
+    if kept.exists():
+        return kept
+    version = ".".join(fresh.release.split(".")[:2])
+    if version != FETCHED:
+        pytest.skip(f"no vmlinux of {fresh.release}: python -m fixtures.lab vmlinux {version} fetches it")
+    try:
+        kernel = kernels.find(version)
+        if kernel.release != fresh.release:
+            pytest.skip(f"no vmlinux of {fresh.release}: there is {kernel.release} now")
+        return kernels.vmlinux(kernel)
+    except LabError as error:
+        pytest.skip(f"no vmlinux of {fresh.release}: {error}")
 
 
 class Captures:

@@ -20,9 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.lab import apt, kernels
-from fixtures.lab.errors import LabError
-from tests.peers.fresh import LOST, MIDDLE, UPDATED, WHOLE, Captures, Dressed, Fresh, Wanted
+from tests.peers.fresh import LOST, MIDDLE, UPDATED, WHOLE, Captures, Dressed, Fresh, Wanted, debuginfo
 from tests.peers.programs import bounded, here, of_suite, version_of
 from vmcheck.expected import map_notes
 from vmcheck.findings import State
@@ -34,8 +32,6 @@ pytestmark = pytest.mark.lab
 SECONDS = 240
 """The longest that crash may take. It takes about 15 s of a CPU to read a vmlinux."""
 QUESTIONS = {"header": "help -D", "registers": "help -r", "system": "sys", "stacks": "bt -a"}
-FETCHED = "6.1"
-"""The kernel whose debuginfo is fetched, 0.6 GB; that of others is used where it is in the lab's cache."""
 PRSTATUS = (
     *("R15", "R14", "R13", "R12", "RBP", "RBX", "R11", "R10", "R9", "R8"),
     *("RAX", "RCX", "RDX", "RSI", "RDI", "ORIG_RAX", "RIP", "CS", "RFLAGS", "RSP", "SS"),
@@ -102,23 +98,6 @@ class Crash:
 def registers_of(note: CpuNote) -> Registers:
     values = struct.unpack_from(f"<{len(PRSTATUS)}Q", note.descriptor, 112)
     return dict(zip(PRSTATUS, values, strict=True))
-
-
-def debuginfo(fresh: Fresh) -> Path:
-    """The vmlinux with DWARF of a capture's kernel."""
-    kept = apt.cache() / "vmlinux" / fresh.release / "vmlinux"
-    if kept.exists():
-        return kept
-    version = ".".join(fresh.release.split(".")[:2])
-    if version != FETCHED:
-        pytest.skip(f"no vmlinux of {fresh.release}: python -m fixtures.lab vmlinux {version} fetches it")
-    try:
-        kernel = kernels.find(version)
-        if kernel.release != fresh.release:
-            pytest.skip(f"no vmlinux of {fresh.release}: there is {kernel.release} now")
-        return kernels.vmlinux(kernel)
-    except LabError as error:
-        pytest.skip(f"no vmlinux of {fresh.release}: {error}")
 
 
 class Sessions:
