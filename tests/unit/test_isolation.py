@@ -252,3 +252,28 @@ def test_a_check_obeys_a_limit_of_the_shell_and_needs_little() -> None:
     )
     assert (run.returncode, run.stderr) == (1, "")
     assert json.loads(run.stdout)["exit_status"] == 1
+
+
+def test_what_is_done_meanwhile_is_done_here_and_the_answer_waits_for_it() -> None:
+    done: list[int] = []
+    parent = os.getpid()
+    assert run_isolated(os.getpid, 30, SPACE, lambda: done.append(os.getpid())) != parent
+    assert done == [parent]
+
+
+def test_no_child_is_left_where_what_is_done_meanwhile_fails() -> None:
+    def fail() -> None:
+        raise VmcheckError("no template")
+
+    with pytest.raises(VmcheckError, match="no template"):
+        run_isolated(asleep, 30, SPACE, fail)
+    assert children() == []
+
+
+def test_a_check_imports_nothing_large_that_it_does_not_need() -> None:
+    """numpy.ma comes with np.unique(), zipfile with a symbol file, jinja2 with a page: each costs a tenth."""
+    command = [sys.executable, "-X", "importtime", "-m", "vmcheck", "check", str(CAPTURE.vmcore)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if "|" in line}
+    assert {"numpy", "drgn", "vmcheck.report.terminal"} <= imported
+    assert not imported & {"numpy.ma", "zipfile", "jinja2", "msgspec", "rich", "elftools"}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.builders import GiB, MiB
-from vmcheck.ranges import ADDRESS_LIMIT, EMPTY, RangeSet
+from vmcheck.ranges import ADDRESS_LIMIT, EMPTY, RangeSet, distinct
 
 
 def test_ranges_that_touch_are_one() -> None:
@@ -68,3 +68,8 @@ def test_half_a_million_ranges_take_one_sweep() -> None:
     assert (even | odd) == RangeSet([(0, 500_000 * 8192)])
     assert (even & odd) == EMPTY
     assert ((even | odd) - odd) == even
+
+
+@pytest.mark.parametrize("values", [[], [7], [3, 1, 3, 2, 1, 1], [2**64 - 1, 0, 0]])
+def test_distinct_values_rise(values: list[int]) -> None:
+    assert distinct(np.array(values, np.uint64)).tolist() == sorted(set(values))
