@@ -181,9 +181,7 @@ def _user_space_regime(case: Case, name: str, why: tuple[str, ...]) -> Conclusio
     tasks = topology.tasks
     text = "not the kernel: user space was to reload the crash kernel, or nothing was"
     if since := _loaded_since(case):
-        text = (
-            "user space loaded the crash kernel after memory was added; whether on events is not known"
-        )
+        text = "user space loaded the crash kernel after memory was added; whether on events is not known"
         why += ("memory that was added after boot is described",)
     if isinstance(tasks, Unknown):
         return Conclusion("unknown-regime", text, UNKNOWN, (*why, plain(tasks.why)))

@@ -4,7 +4,7 @@
 A witness of the same boot fills in what the dump's own kernel could not tell. It is never
 preferred to that kernel, and never proves that nothing is missing: what came after it was
 recorded is not in it. One of another boot is refused; only the running machine, asked for
-by name, may say what memory and CPUs the hardware has now.
+by name, may say what memory and CPUs the hardware has now, and no finding rests on that.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ import datetime
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import reduce
+from itertools import islice
 from typing import TypeVar
 
 from vmcheck.diagnosis import Comparison
 from vmcheck.header import DumpHeader
-from vmcheck.quantities import size
+from vmcheck.quantities import address_range, count, size
 from vmcheck.ranges import EMPTY, RangeSet
 from vmcheck.records.snapshot import Snapshot
 from vmcheck.topology import Blocks, Resources, Sections, Topology, Unknown
@@ -105,16 +106,17 @@ def _of_another_boot(
             f"refused: this machine has no memory at {size(gone.size)} of what the dump describes, "
             "so it is another one, or has lost memory since",
         )
-    caution = "another boot of this machine: what the kernel that crashed had online may have been other"
-    # What was there at this boot says nothing of what came after the other.
-    theirs = replace(snapshot.topology, sections=Unknown("another boot tells nothing of when memory came"))
-    more = ram - header.described - _excluded(snapshot.topology)
-    text = (
-        f"it has {size(more.size)} of memory that the dump does not describe"
-        if more
-        else ("the dump describes all the memory that it has")
-    )
-    return _filled(topology, theirs, caution), Comparison(
+    more = ram.aligned_inward(header.page_size) - header.described.aligned_outward(header.page_size)
+    more -= _excluded(snapshot.topology)
+    text = "the dump describes all the memory that it has"
+    if more:
+        first = ", ".join(address_range(start, end) for start, end in islice(more, 4))
+        text = f"it has {size(more.size)} of memory that the dump does not describe: {first}"
+        text += ", ..." if len(more) > 4 else ""
+    present = snapshot.topology.present_cpus
+    if not isinstance(present, Unknown):
+        text += f"; it has {count(len(present), 'CPU')}, the dump the registers of {len(header.cpu_notes)}"
+    return topology, Comparison(
         LIVE,
         "topology",
         not more,

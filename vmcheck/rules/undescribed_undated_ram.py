@@ -13,10 +13,9 @@ from vmcheck.topology import NotKnown, Unknown, known
 def undescribed_undated_ram(case: Case) -> Iterator[Finding]:
     """System RAM that the headers do not describe, of which nothing tells when it came.
 
-    /proc and /sys show memory and not its age, and another boot of the machine knows of
-    none. So where mem_section of the crashed kernel cannot be read and a witness stands in
-    (vmcheck check --topology), what is missing can be told, but not whether it was
-    hot-added. It cannot be recovered either way.
+    /proc and /sys show memory and not its age. So where mem_section of the crashed kernel
+    cannot be read and a witness of its boot stands in (vmcheck check --topology), what is
+    missing can be told, but not whether it was hot-added. It cannot be recovered either way.
     """
     if not isinstance(case.topology.sections, Unknown):
         raise Inapplicable("mem_section tells which memory was there at boot")
