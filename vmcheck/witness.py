@@ -107,12 +107,15 @@ def _of_another_boot(
             "so it is another one, or has lost memory since",
         )
     more = ram.aligned_inward(header.page_size) - header.described.aligned_outward(header.page_size)
-    more -= _excluded(snapshot.topology)
+    # The crash kernel's reservation may lie elsewhere at each boot.
+    more -= _excluded(snapshot.topology) | _excluded(topology)
     text = "the dump describes all the memory that it has"
     if more:
         first = ", ".join(address_range(start, end) for start, end in islice(more, 4))
         text = f"it has {size(more.size)} of memory that the dump does not describe: {first}"
         text += ", ..." if len(more) > 4 else ""
+        if isinstance(topology.excluded, Unknown):
+            text += " (the reservation of the crash kernel that made the dump may be a part of it)"
     present = snapshot.topology.present_cpus
     if not isinstance(present, Unknown):
         text += f"; it has {count(len(present), 'CPU')}, the dump the registers of {len(header.cpu_notes)}"

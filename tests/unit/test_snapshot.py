@@ -197,6 +197,7 @@ def test_the_running_machine_shows_what_the_hardware_has_and_no_more() -> None:
     assert compared.agrees is False
     assert "another boot of this machine" in compared.text
     assert "memory that the dump does not describe: [" in compared.text
+    assert "may be a part of it" in compared.text, "the dump's kernel does not tell what was reserved"
 
 
 def test_the_running_machine_that_has_no_more_memory_proves_nothing() -> None:
