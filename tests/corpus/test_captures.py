@@ -97,4 +97,4 @@ def test_drgn_opens_a_distilled_dump(capture: Capture) -> None:
 
 def test_the_fixtures_stay_small() -> None:
     folder = Path(__file__).parents[2] / "fixtures"
-    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 40 << 20
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 40_000_000
