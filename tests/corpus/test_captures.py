@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import drgn
 import jsonschema
 import pytest
 
-from fixtures.capture import Capture, captures
+from fixtures.capture import CAPTURES, Capture, captures
 from vmcheck.formats import read_header
 from vmcheck.header import Format, Producer
 from vmcheck.report.document import json_schema
@@ -95,6 +94,5 @@ def test_drgn_opens_a_distilled_dump(capture: Capture) -> None:
     assert f"OSRELEASE={release}\n".encode() in prog["VMCOREINFO"].string_()
 
 
-def test_the_fixtures_stay_small() -> None:
-    folder = Path(__file__).parents[2] / "fixtures"
-    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 40_000_000
+def test_the_captures_stay_small() -> None:
+    assert sum(path.stat().st_size for path in CAPTURES.rglob("*") if path.is_file()) < 40_000_000
