@@ -18,14 +18,14 @@ from typing import Any, NamedTuple
 from vmcheck.consequences import impact
 from vmcheck.diagnosis import Certainty, Comparison, Conclusion, Diagnosis, Step
 from vmcheck.errors import plain
-from vmcheck.expected import described_hot_added
+from vmcheck.expected import written_since_hot_add
 from vmcheck.findings import Finding, Outcome
 from vmcheck.header import DumpHeader, Producer
 from vmcheck.quantities import count, cpu_list
 from vmcheck.ranges import EMPTY, RangeSet
 from vmcheck.rules import Case
 from vmcheck.timeline import log_lines, surely_later, timeline
-from vmcheck.topology import CrashImage, NotKnown, Tasks, Topology, Unknown
+from vmcheck.topology import CrashImage, Tasks, Topology, Unknown
 
 X86 = ("x86_64", "i386")
 CERTAIN, LIKELY, UNKNOWN = Certainty.CERTAIN, Certainty.LIKELY, Certainty.UNKNOWN
@@ -152,17 +152,9 @@ def reloading(topology: Topology) -> tuple[str, ...]:
     return tuple(sorted({task.name for task in topology.tasks.tasks if task.name in RELOADERS}))
 
 
-def _loaded_since(case: Case) -> bool:
-    """Whether the crash kernel was loaded after memory had been hot-added."""
-    try:
-        return bool(described_hot_added(case.header, case.topology))
-    except NotKnown:
-        return False
-
-
 def _regime_of(caught: Iterable[str], distribution: str) -> str:
     """Whose these tasks are. RHEL 7 and later ones share the name of kdumpctl, and not how it is called."""
-    regimes = {RELOADERS[name] for name in caught if name != "kdumpctl"}
+    regimes = {RELOADERS[name] for name in caught}
     if "kdumpctl" in caught and distribution.startswith("rhel"):
         regimes.add(BY_DISTRIBUTION[distribution])
     regimes.discard("user-space-reload")
@@ -180,7 +172,7 @@ def _user_space_regime(case: Case, name: str, why: tuple[str, ...]) -> Conclusio
         )
     tasks = topology.tasks
     text = "not the kernel: user space was to reload the crash kernel, or nothing was"
-    if since := _loaded_since(case):
+    if since := written_since_hot_add(case.header, topology):
         text = "user space loaded the crash kernel after memory was added; whether on events is not known"
         why += ("memory that was added after boot is described",)
     if isinstance(tasks, Unknown):

@@ -42,10 +42,12 @@ def undescribed_ram(header: DumpHeader, topology: Topology) -> RangeSet:
     return lost
 
 
-def described_hot_added(header: DumpHeader, topology: Topology) -> RangeSet:
-    """Memory that came after boot and is described: elfcorehdr was written, or written again, since."""
-    sections = known(topology.sections)
-    return covered(header) & (sections.account.ram - sections.early)
+def written_since_hot_add(header: DumpHeader, topology: Topology) -> bool:
+    """Whether memory that came after boot is described: elfcorehdr was written, or written again, since."""
+    sections = topology.sections
+    return not isinstance(sections, Unknown) and bool(
+        covered(header) & (sections.account.ram - sections.early)
+    )
 
 
 def unseen(topology: Topology) -> str | None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Our headers beside other programs': readelf, makedumpfile, QEMU, and drgn's libkdumpfile.
 
-makedumpfile dresses built dumps at dump levels 0 and 1 without any debuginfo. With
-VMCHECK_DUMPS=FOLDER, the kdump-compressed files named vmcore below it take part too.
+makedumpfile dresses built dumps at dump levels 0 and 1 without any debuginfo. The real dumps of
+tests/dumps.py take part too.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.builders import MiB, elf_vmcore, pages, ram, write
+from tests.dumps import FOLDER, name, real_dumps
 from vmcheck.formats import Dump, open_dump, read_header
 from vmcheck.header import Format, Producer, Segment
 from vmcheck.ranges import EMPTY, RangeSet
@@ -39,18 +40,13 @@ def run(tool: str, *arguments: str | Path, stdin: bytes = b"") -> bytes:
     return subprocess.run(command, check=True, capture_output=True, env=environment, input=stdin).stdout
 
 
-def real_dumps() -> list[Path]:
-    folder = os.environ.get("VMCHECK_DUMPS")
-    return sorted(Path(folder).rglob("vmcore")) if folder else []
-
-
 def real_dump_of(form: Format) -> list[object]:
     """The real dumps in this form as parameters, or one that says why there are none."""
     found = [path for path in real_dumps() if read_header([path]).format is form]
-    none = pytest.param(None, marks=pytest.mark.skip(reason=f"no {form.value} vmcore below VMCHECK_DUMPS"))
-    return [pytest.param(path, id=f"{path.parent.parent.name}/{path.parent.name}") for path in found] or [
-        none
-    ]
+    none = pytest.param(
+        None, marks=pytest.mark.skip(reason=f"no {form.value} vmcore below {FOLDER.name} or VMCHECK_DUMPS")
+    )
+    return [pytest.param(path, id=name(path)) for path in found] or [none]
 
 
 class TestReadelf:

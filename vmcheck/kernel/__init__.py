@@ -11,7 +11,7 @@ from uuid import UUID
 from drgn import BadDataError, FaultError, ObjectAbsentError, OutOfBoundsError
 
 from vmcheck.errors import VmcheckError
-from vmcheck.expected import described_hot_added, map_notes, undescribed_ram
+from vmcheck.expected import map_notes, undescribed_ram, written_since_hot_add
 from vmcheck.header import DumpHeader, Producer
 from vmcheck.kernel import cpus, crash_image, memory, nodes, pages
 from vmcheck.kernel.log import kernel_log
@@ -159,10 +159,7 @@ def _user_space_kept_up(header: DumpHeader, topology: Topology) -> bool:
     image = topology.crash_image
     if header.producer is Producer.HYPERVISOR or not isinstance(image, CrashImage) or image.hotplug_support:
         return False
-    try:
-        return bool(described_hot_added(header, topology))
-    except NotKnown:
-        return False
+    return written_since_hot_add(header, topology)
 
 
 def _banner(kernel: Kernel) -> str:
