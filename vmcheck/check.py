@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Two witnesses and the rules -> one Report."""
+"""A Case and the rules -> one Report."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 
-from vmcheck.diagnose import diagnose
-from vmcheck.diagnosis import Comparison, Diagnosis
-from vmcheck.findings import Finding, Outcome, Severity, State
-from vmcheck.header import DumpHeader
-from vmcheck.ranges import EMPTY, RangeSet
-from vmcheck.rules import Case, rules
-from vmcheck.topology import Topology
+from vmcheck.diagnosis.diagnose import diagnose
+from vmcheck.facts.body import NOT_LOOKED_AT, Body
+from vmcheck.facts.case import Case
+from vmcheck.facts.diagnosis import Comparison, Diagnosis
+from vmcheck.facts.findings import INTEGRITY, Finding, Outcome, Severity, State
+from vmcheck.facts.header import DumpHeader
+from vmcheck.facts.ranges import EMPTY, RangeSet
+from vmcheck.facts.topology import Topology, Unknown
+from vmcheck.rules import rules
 
 
 class Verdict(str, enum.Enum):
@@ -22,9 +24,9 @@ class Verdict(str, enum.Enum):
     INCOMPLETE = "incomplete"
     """Something the kernel had is not in the dump."""
     MISLEADING = "misleading"
-    """Nothing known to be lost, but the dump says something untrue."""
+    """Nothing is known to be missing, but the dump says something untrue."""
     UNKNOWN = "could not tell"
-    """Nothing bad was seen, and some rule could not look."""
+    """Nothing is known to be wrong, and some rule was skipped."""
 
 
 class ExitStatus(enum.IntEnum):
@@ -46,6 +48,8 @@ class Report:
     outcomes: tuple[Outcome, ...]
     diagnosis: Diagnosis | None = None
     """Why, at what cost, and what to do."""
+    body: Body | Unknown = NOT_LOOKED_AT
+    """What became of the pages that the headers promise."""
 
     @property
     def forecast(self) -> bool:
@@ -54,10 +58,16 @@ class Report:
 
     @property
     def named_findings(self) -> tuple[tuple[str, Finding], ...]:
-        """(rule, finding), worst first; within one severity the most memory first, then by rule."""
+        """(rule, finding), worst first; of one severity what is broken first, then the most memory."""
         order = list(Severity)
         found = [(outcome.rule, finding) for outcome in self.outcomes for finding in outcome.findings]
-        return tuple(sorted(found, key=lambda named: (order.index(named[1].severity), -named[1].ranges.size)))
+
+        def place(named: tuple[str, Finding]) -> tuple[int, int, int]:
+            rule, finding = named
+            root = INTEGRITY.index(rule) if rule in INTEGRITY else len(INTEGRITY)
+            return order.index(finding.severity), root, -finding.ranges.size
+
+        return tuple(sorted(found, key=place))
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -69,6 +79,17 @@ class Report:
     def outcomes_in(self, state: State) -> tuple[Outcome, ...]:
         return tuple(outcome for outcome in self.outcomes if outcome.state is state)
 
+    @property
+    def broken(self) -> tuple[Finding, ...]:
+        """Findings that say that the dump itself is broken, the root first."""
+        found = {outcome.rule: outcome.findings for outcome in self.outcomes}
+        return tuple(
+            finding
+            for rule in INTEGRITY
+            for finding in found.get(rule, ())
+            if finding.severity is not Severity.NOTICE
+        )
+
     @cached_property
     def lost_memory(self) -> RangeSet:
         """What no header describes. Kernel data that was filtered out is a loss apart."""
@@ -77,7 +98,7 @@ class Report:
 
     @property
     def lost_cpus(self) -> tuple[int, ...]:
-        """CPUs whose registers the headers lack."""
+        """CPUs that have no registers in the headers."""
         return tuple(sorted({cpu for finding in self.of(Severity.LOST) for cpu in finding.cpus}))
 
     @property
@@ -103,4 +124,4 @@ class Report:
 def check(case: Case, witnesses: Sequence[Comparison] = ()) -> Report:
     """Every rule's answer. Pure: the same case gives the same report."""
     outcomes = tuple(rule.outcome(case) for rule in rules().values())
-    return Report(case.header, case.topology, outcomes, diagnose(case, outcomes, tuple(witnesses)))
+    return Report(case.header, case.topology, outcomes, diagnose(case, outcomes, tuple(witnesses)), case.body)

@@ -6,6 +6,7 @@ Commands import what they need when they run, so that ``--help`` starts at once.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import NoReturn
@@ -18,18 +19,20 @@ from vmcheck.cli.check import check
 from vmcheck.cli.distill import distill
 from vmcheck.cli.expect import expect
 from vmcheck.cli.explain import explain
-from vmcheck.cli.output import CannotWrite
+from vmcheck.cli.output import complain, reopen_closed_streams
 from vmcheck.cli.preflight import preflight
 from vmcheck.cli.record import record
+from vmcheck.cli.scan import scan
 from vmcheck.cli.schema import schema
 from vmcheck.cli.symbols import symbols
 from vmcheck.cli.watch import watch
-from vmcheck.errors import VmcheckError
+from vmcheck.errors import VmcheckError, plain
+from vmcheck.operations.outputs import CannotWrite
 
-HELP = """Say what a Linux kernel crash dump lacks, and why.
+HELP = """Find out what a Linux kernel crash dump lacks, and why.
 
-The first line of every report is the answer. Nothing but the dump is needed: no
-debuginfo, no root, no network. A dump is never modified.
+Start with 'vmcheck check VMCORE': the first line of the report is the answer. It
+needs only the dump: no debuginfo, no root, no network. A dump is never modified.
 
 \b
 Examples:
@@ -46,11 +49,12 @@ def cli() -> None:
     pass
 
 
-for command in (check, preflight, watch, record, explain, expect, distill, symbols, schema):
+for command in (check, scan, preflight, watch, record, explain, expect, distill, symbols, schema):
     cli.add_command(command)
 
 
 def main() -> NoReturn:
+    reopen_closed_streams()
     # numpy's threads slow the start, and a fork in a program with threads can hang.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     sys.exit(_run())
@@ -59,20 +63,32 @@ def main() -> NoReturn:
 def _run() -> int:
     try:
         return int(cli.main(prog_name="vmcheck", standalone_mode=False) or 0)
-    except click.UsageError as error:
-        error.show()
+    except click.ClickException as error:
+        with contextlib.suppress(OSError):
+            error.show()
         return statuses.USAGE
     except CannotWrite as error:
-        print(f"vmcheck: {error}", file=sys.stderr)
+        complain(f"vmcheck: {error}")
         return statuses.USAGE
     except VmcheckError as error:
-        print(f"vmcheck: {error}", file=sys.stderr)
+        complain(f"vmcheck: {error}")
         return statuses.UNREADABLE
     except (click.Abort, KeyboardInterrupt):
         return statuses.INTERRUPTED
+    except SystemExit as ended:
+        # click exits with 1 where the reader of --help went away.
+        return 0 if ended.code == 1 else int(ended.code or 0)
+    except MemoryError:
+        complain("vmcheck: not enough memory (see ulimit -v and ulimit -d)")
+        return statuses.UNREADABLE
+    except (OSError, ImportError) as error:
+        # Too few descriptors or too little memory, to import too. A file's own error names the file.
+        complain(f"vmcheck: the system refused: {plain(str(error))}")
+        return statuses.UNREADABLE
     except Exception:
-        import traceback
+        with contextlib.suppress(OSError, ImportError):
+            import traceback
 
-        traceback.print_exc()
-        print("vmcheck: this is a bug in vmcheck; the lines above say where", file=sys.stderr)
+            traceback.print_exc()
+        complain("vmcheck: this is a bug in vmcheck; the lines above say where")
         return statuses.BUG

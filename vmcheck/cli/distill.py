@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import click
 
-from vmcheck.cli.output import forbid_overwriting, replacing
+from vmcheck.cli.output import say
+from vmcheck.operations.outputs import forbid_overwriting
 
-HELP = """Write a dump small enough to attach to a report.
+HELP = """Write a small copy of a dump, to attach to a bug report.
 
-It has the real headers, notes and bitmaps, and only the memory that a check
-reads: vmcheck says the same of it as of the whole dump. VMCORE is not changed.
+The copy has the headers, notes and bitmaps of the dump, and only the memory that a
+check reads: vmcheck gives the same answer for both. VMCORE is not changed.
 
 \b
 Examples:
@@ -19,21 +20,20 @@ Examples:
 """
 
 
-@click.command(help=HELP, short_help="Write a dump small enough to attach to a report.")
+@click.command(help=HELP, short_help="Write a small copy of a dump for a bug report.")
 @click.argument("vmcore", nargs=-1, required=True)
 @click.option("-o", "--output", metavar="SMALL", required=True, help="The file to write.")
-@click.option("-s", "--symbols", metavar="FILE", help="As for 'vmcheck check'; leaves the symbols out.")
-@click.option("--flattened", is_flag=True, help="Write makedumpfile's flattened form.")
-@click.option("--redact", is_flag=True, help="Leave out host name, command line and kernel log.")
+@click.option("-s", "--symbols", metavar="FILE", help="As for 'vmcheck check'. The copy then has no symbols.")
+@click.option("--flattened", is_flag=True, help="Write makedumpfile's flattened format.")
+@click.option("--redact", is_flag=True, help="Blank the host name, the command line and the kernel log.")
 def distill(vmcore: tuple[str, ...], output: str, symbols: str | None, flattened: bool, redact: bool) -> int:
     forbid_overwriting(output, [*vmcore, *([symbols] if symbols else [])])
 
-    from vmcheck.distill import distill as write_distilled
+    from vmcheck.operations.distill import distill as write_distilled
     from vmcheck.report.words import size
 
-    with replacing(output) as path:
-        written = write_distilled(vmcore, str(path), symbols, flattened_form=flattened, redact=redact)
-    click.echo(
+    written = write_distilled(vmcore, output, symbols, flattened_form=flattened, redact=redact)
+    say(
         f"{output}: {written.pages} pages of memory kept, {size(written.copied)} on disk"
         + (
             ""

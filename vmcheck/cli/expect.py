@@ -3,19 +3,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
+from vmcheck.cli.limits import budget, limit_options
 from vmcheck.cli.output import progress, to_stdout
 from vmcheck.errors import UnreadableFile
+from vmcheck.files import read_input
 
-HELP = """Compare a dump's report with a stored one.
+LARGEST = 64 << 20
+"""Bytes of a report as JSON."""
 
-EXPECTED is what 'vmcheck check --json' wrote, of this dump or of one that should
-be like it. What is taken out of EXPECTED is not compared, so that a file of one
-line can say all that a test asks for. The version of vmcheck and the dump's file
-name are never compared.
+HELP = """Compare a dump's report with a stored one, in a test of kdump.
+
+EXPECTED is a report of 'vmcheck check --json', of this dump or of one like it. Only
+the members that EXPECTED has are compared: delete what your test does not care
+about. The version of vmcheck and the dump's file name are never compared.
 
 \b
 Examples:
@@ -26,7 +28,7 @@ Examples:
 \b
 Exit status:
   0   as expected
-  1   different; each difference is a line on standard output
+  1   different; standard output has a line for each difference
   2   wrong usage
   3   the dump or EXPECTED cannot be read
 """
@@ -36,23 +38,26 @@ Exit status:
 @click.argument("vmcore", nargs=-1, required=True)
 @click.argument("expected")
 @click.option("-s", "--symbols", metavar="FILE", help="As for 'vmcheck check'.")
-def expect(vmcore: tuple[str, ...], expected: str, symbols: str | None) -> int:
+@limit_options
+def expect(
+    vmcore: tuple[str, ...], expected: str, symbols: str | None, time_limit: float, memory_limit: int
+) -> int:
     import msgspec
 
-    from vmcheck.examine import examine
+    from vmcheck.operations.examine import examine
     from vmcheck.report.difference import differences
     from vmcheck.report.document import to_json
 
     try:
-        stored = msgspec.json.decode(Path(expected).read_bytes(), type=dict)
-    except OSError as error:
-        raise UnreadableFile(f"{expected}: {error.strerror}") from error
+        stored = msgspec.json.decode(read_input(expected, LARGEST), type=dict)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UnreadableFile(f"{expected}: not a report of 'vmcheck check --json': {error}") from None
+    except RecursionError:
         raise UnreadableFile(
-            f"{expected}: not a report as 'vmcheck check --json' writes it: {error}"
-        ) from error
+            f"{expected}: not a report of 'vmcheck check --json': its lists are too deep"
+        ) from None
     with progress() as tell:
-        report = examine(vmcore, symbols=symbols, progress=tell)
+        report = examine(vmcore, symbols=symbols, progress=tell, budget=budget(time_limit, memory_limit))
     different = differences(stored, msgspec.json.decode(to_json(report)))
     to_stdout("".join(f"{line}\n" for line in different or ["as expected"]).encode())
     return 1 if different else 0

@@ -19,18 +19,23 @@ it names. Without one, list them all.
 @click.command(help=HELP, short_help="Say what a finding means and what to do.")
 @click.argument("name", required=False)
 def explain(name: str | None) -> int:
-    from vmcheck.diagnose import Explanation, explanations
+    from vmcheck.diagnosis.explanation import Explanation, explanations
     from vmcheck.rules import Rule, rules
 
-    known: dict[str, Rule | Explanation] = {**rules(), **explanations()}
+    # A rule and the cause that its finding alone proves may share a name: both are shown.
+    everything: list[Rule | Explanation] = [*rules().values(), *explanations().values()]
+    named: dict[str, list[Rule | Explanation]] = {}
+    for each in everything:
+        named.setdefault(str(each.name), []).append(each)
     if name is None:
-        width = max(map(len, known), default=0)
-        to_stdout("".join(f"{each.name:{width}}  {each.title}\n" for each in known.values()).encode())
+        width = max(map(len, named))
+        lines = [f"{key:{width}}  {each.title}\n" for key, meanings in named.items() for each in meanings]
+        to_stdout("".join(lines).encode())
         return 0
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
+    if name not in named:
+        near = difflib.get_close_matches(name, named, n=1)
         hint = f"Is it '{near[0]}'?" if near else "'vmcheck explain' lists them."
         raise click.UsageError(f"Nothing is named {name!r}. {hint}")
-    told = known[name]
-    to_stdout("\n\n".join(filter(None, [told.name, told.title, told.text])).encode() + b"\n")
+    meanings = ["\n\n".join(filter(None, [name, each.title, each.text])) for each in named[name]]
+    to_stdout("\n\n\n".join(meanings).encode() + b"\n")
     return 0

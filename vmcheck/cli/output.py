@@ -5,15 +5,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
-import stat
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from types import FrameType
+from collections.abc import Callable, Iterator
 
-from vmcheck.errors import VmcheckError
+from vmcheck.operations.outputs import CannotWrite, replacing
 
 STDOUT = "-"
 
@@ -21,44 +17,38 @@ Tell = Callable[[str], None] | None
 """Where to say what is going on."""
 
 
-class CannotWrite(VmcheckError):
-    """An output cannot be written, or must not be."""
-
-
-def forbid_overwriting(output: str, inputs: Sequence[str]) -> None:
-    """Refuse an output that is one of the inputs, by whatever name or link."""
-    for path in inputs:
-        with contextlib.suppress(OSError):
-            if output != STDOUT and Path(output).samefile(path):
-                raise CannotWrite(f"{output}: is the input {path}, which is never overwritten")
-
-
 def write(output: str, content: bytes) -> None:
     """To standard output for ``-``, else to a file."""
     if output == STDOUT:
         to_stdout(content)
         return
-    with replacing(output) as path:
-        path.write_bytes(content)
+    with replacing(output) as file:
+        file.write(content)
 
 
-@contextlib.contextmanager
-def replacing(output: str) -> Iterator[Path]:
-    """A path to write to, which becomes ``output`` in one step if all went well."""
-    target = Path(os.path.realpath(output))
-    try:
-        if target.exists() and not stat.S_ISREG(target.stat().st_mode):
-            # A device or a FIFO: there is nothing to replace.
-            yield target
-            return
-        unfinished = target.with_name(f".{target.name[:200]}.{os.getpid()}")
+def say(line: str) -> None:
+    to_stdout(f"{line}\n".encode("utf-8", "backslashreplace"))
+
+
+def complain(line: str) -> None:
+    """A line on standard error, if anybody can read it."""
+    with contextlib.suppress(OSError, ValueError):
+        print(line, file=sys.stderr, flush=True)
+
+
+def reopen_closed_streams() -> None:
+    """Standard streams that are closed, as under a daemon, become /dev/null.
+
+    Else the first files opened would have their numbers, and be written to.
+    """
+    for number in range(3):
         try:
-            yield unfinished
-            unfinished.replace(target)
-        finally:
-            unfinished.unlink(missing_ok=True)
-    except OSError as error:
-        raise CannotWrite(f"{output}: cannot be written: {error.strerror or error}") from error
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdin = sys.stdin or os.fdopen(0, encoding="utf-8", closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", encoding="utf-8", closefd=False)
 
 
 def to_stdout(content: bytes) -> None:
@@ -85,29 +75,21 @@ def _discard_stdout() -> None:
 def progress() -> Iterator[Tell]:
     """Where to tell what is going on: a line on standard error after the first second, on a terminal only.
 
-    A timer signal and not a thread: the kernel is asked in a forked child.
+    What takes long says again and again what it does: a thread or a timer would be in its way.
     """
     if not sys.stderr.isatty():
         yield None
         return
-    started, doing = time.monotonic(), ""
+    started = time.monotonic()
 
     def tell(message: str) -> None:
-        nonlocal doing
-        doing = message
         if time.monotonic() - started >= 1:
-            print(f"\r\033[K{doing[:200]}...", end="", file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError):
+                print(f"\r\033[K{message[:200]}...", end="", file=sys.stderr, flush=True)
 
-    def on_alarm(_signal: int, _frame: FrameType | None) -> None:
-        if doing:
-            tell(doing)
-
-    before = signal.signal(signal.SIGALRM, on_alarm)
-    signal.setitimer(signal.ITIMER_REAL, 1.01)
     try:
         yield tell
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
         if time.monotonic() - started >= 1:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError):
+                print("\r\033[K", end="", file=sys.stderr, flush=True)

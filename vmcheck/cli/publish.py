@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
-from vmcheck.cli.output import STDOUT, forbid_overwriting, to_stdout, write
+from vmcheck.cli.output import STDOUT, to_stdout, write
+from vmcheck.operations.outputs import forbid_overwriting
+from vmcheck.report.renderers import RENDERERS, Renderer
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,112 +22,101 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 PIPE_WIDTH = 100
-"""Columns of the text report where no terminal tells."""
+"""Columns of the text report where there is no terminal."""
 
 
 class Wanted(NamedTuple):
     """The options' values."""
 
-    json_file: str | None
-    html_file: str | None
-    junit_file: str | None
+    files: Sequence[tuple[Renderer, str]]
+    full: bool
     fail_on: str
 
-    def forbid(self, inputs: Sequence[str]) -> None:
-        """Refuse outputs that would overwrite each other or an input."""
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Wanted:
+        """``options`` are those of :func:`report_options`, by name."""
+        files = [(each, options[each.name]) for each in RENDERERS if options[each.name] is not None]
+        return cls(files, options["full"], options["fail_on"])
+
+    def forbid(self, inputs: Sequence[str], dumps: int = 1) -> None:
+        """Refuse outputs that would overwrite each other or an input, and one page of several ``dumps``."""
         outputs = self._outputs()
         if len(set(outputs)) < len(outputs):
-            raise click.UsageError("--json, --html and --junit need a file each.")
+            names = ", ".join(f"--{renderer.name}" for renderer, _ in self.files)
+            raise click.UsageError(f"{names}: each output needs a file of its own.")
         for output in outputs:
-            forbid_overwriting(output, inputs)
+            if output != STDOUT:
+                forbid_overwriting(output, inputs)
+        for renderer, _ in self.files if dumps > 1 else ():
+            if renderer.load().folder is None:
+                raise click.UsageError(
+                    f"--{renderer.name} shows one dump, and the folder has {dumps}: name one of them."
+                )
 
     def _outputs(self) -> list[str]:
-        return [output for output in self[:3] if output is not None]
+        return [output for _, output in self.files]
 
     def prepare(self) -> None:
         """Import what :meth:`publish` will use."""
-        if self.json_file is not None:
-            import vmcheck.report.document
-        if self.html_file is not None:
-            import vmcheck.report.page
+        for renderer, _ in self.files:
+            renderer.load()
         if STDOUT not in self._outputs():
             import vmcheck.report.terminal  # noqa: F401
 
     def publish(self, report: Report) -> int:
-        """Write the report where it is wanted; the exit status."""
-        from vmcheck.findings import Severity
+        """Write the report to each output; the exit status."""
+        from vmcheck.facts.findings import Severity
 
         severity = Severity(self.fail_on)
-        if self.json_file is not None:
-            from vmcheck.report.document import to_json
-
-            write(self.json_file, to_json(report, severity))
-        if self.html_file is not None:
-            from vmcheck.report.page import page
-
-            write(self.html_file, page(report).encode())
-        if self.junit_file is not None:
-            from vmcheck.report.junit import junit
-
-            write(self.junit_file, junit(report, severity))
+        for renderer, output in self.files:
+            write(output, renderer.load().one(report, severity))
         if STDOUT not in self._outputs():
             from vmcheck.report import terminal
 
             _print(
-                lambda: terminal.render(report, PIPE_WIDTH),
-                lambda console, ascii_only: terminal.show(report, console, ascii_only),
+                lambda: terminal.render(report, PIPE_WIDTH, self.full),
+                lambda console, ascii_only: terminal.show(report, console, ascii_only, self.full),
             )
         return int(report.exit_status(severity))
 
     def publish_folder(self, folder: str, entries: Sequence[Checked]) -> int:
-        """As :meth:`publish`, of every dump in a folder: JSON is a line a dump, JUnit a suite a dump."""
-        from vmcheck.findings import Severity
+        """As :meth:`publish`, for every dump in a folder."""
+        from vmcheck.facts.findings import Severity
         from vmcheck.report import terminal
         from vmcheck.report.folder import worst_status
 
         severity = Severity(self.fail_on)
-        if self.json_file is not None:
-            from vmcheck.report.document import to_json_line
-
-            write(self.json_file, b"".join(to_json_line(entry, severity) for entry in entries))
-        if self.html_file is not None:
-            from vmcheck.report.page import page
-
-            (only,) = entries
-            if only.report is not None:
-                write(self.html_file, page(only.report).encode())
-        if self.junit_file is not None:
-            from vmcheck.report.junit import junit_of_folder
-
-            write(self.junit_file, junit_of_folder(entries, severity))
+        for renderer, output in self.files:
+            rendering = renderer.load()
+            if rendering.folder is not None:
+                write(output, rendering.folder(folder, entries, severity))
+            elif (only := entries[0].report) is not None:
+                write(output, rendering.one(only, severity))
         if STDOUT not in self._outputs():
             _print(
-                lambda: terminal.render_folder(folder, entries, PIPE_WIDTH),
-                lambda console, ascii_only: terminal.show_folder(folder, entries, console, ascii_only),
+                lambda: terminal.render_folder(folder, entries, PIPE_WIDTH, self.full),
+                lambda console, ascii_only: terminal.show_folder(
+                    folder, entries, console, ascii_only, self.full
+                ),
             )
         return int(worst_status(entries, severity))
 
 
 def report_options(command: Command) -> Command:
-    """The options of :class:`Wanted`, to be passed to it by name."""
-    for option in (
+    """The options that :meth:`Wanted.of` takes: one for each renderer, --full and --fail-on."""
+    options = [
+        click.option("--full", is_flag=True, help="Print every section and all evidence."),
+        *(click.option(f"--{each.name}", metavar="FILE", help=each.help) for each in RENDERERS),
         click.option(
             "--fail-on",
             type=click.Choice(["lost", "wrong", "notice"]),
             default="wrong",
             show_default=True,
-            help="The mildest finding that exits with 1.",
+            help="The mildest finding that gives exit status 1: lost (something is missing), "
+            "wrong (something is untrue) or notice.",
         ),
-        click.option(
-            "--junit", "junit_file", metavar="FILE", help="Write the report as JUnit XML, a case a rule."
-        ),
-        click.option(
-            "--html", "html_file", metavar="FILE", help="Write the report as one self-contained page."
-        ),
-        click.option(
-            "--json", "json_file", metavar="FILE", help="Write the report as JSON ('vmcheck schema')."
-        ),
-    ):
+    ]
+    for option in reversed(options):
         command = option(command)
     return command
 

@@ -8,11 +8,11 @@ import click
 from vmcheck.cli.output import to_stdout
 
 
-@click.command(short_help="Print the JSON Schema of 'check --json'.")
-@click.option("--folder", is_flag=True, help="Of a line of what it writes of a directory.")
+@click.command(short_help="Print the JSON Schema of a report.")
+@click.option("--folder", is_flag=True, help="Print the schema of one line of 'vmcheck check DIR --json'.")
 def schema(folder: bool) -> int:
-    """Print the JSON Schema of what 'vmcheck check --json' writes."""
-    from vmcheck.report.document import Document, Entry, json_schema
+    """Print the JSON Schema of the report that 'vmcheck check --json' writes."""
+    from vmcheck.report.document import json_schema
 
-    to_stdout(json_schema(Entry if folder else Document))
+    to_stdout(json_schema(folder))
     return 0

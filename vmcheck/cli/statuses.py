@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Exit statuses. Here and not from vmcheck.check, which takes numpy to import."""
+"""Exit statuses (docs/guide.md). vmcheck.check has them too, but imports numpy."""
 
 USAGE = 2
 UNREADABLE = 3
@@ -9,10 +9,10 @@ INTERRUPTED = 130
 HELP = """
 \b
 Exit status:
-  0   complete: every rule looked and found nothing
-  1   something is lost or wrong (--fail-on says how wrong)
-  2   wrong usage, or an output that cannot be written
-  3   the file cannot be read, or is no dump that vmcheck knows
-  4   could not tell: nothing wrong was seen, but some rule could not look
+  0   complete: every rule looked, and nothing is missing or wrong
+  1   something is missing or wrong
+  2   wrong usage, or an output cannot be written
+  3   the file cannot be read, or is not a dump that vmcheck knows
+  4   could not tell: nothing is known to be wrong, but a rule was skipped
   70  a bug in vmcheck
 """

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import click
 
-from vmcheck.cli.output import forbid_overwriting, replacing
+from vmcheck.cli.output import say
+from vmcheck.operations.outputs import forbid_overwriting
 
-HELP = """Write the symbols and types of one kernel to a small file for 'check -s'.
+HELP = """Write the symbols and types of one kernel to a small file, for 'check -s'.
 
-SOURCE is a vmlinux, or a dump whose kernel has its own symbols and types in memory.
+SOURCE is a vmlinux, or a dump that has its kernel's symbols and types in memory.
 
 \b
 Example:
@@ -23,11 +24,9 @@ Example:
 def symbols(source: str, output: str) -> int:
     forbid_overwriting(output, [source])
 
-    from vmcheck.collect_symbols import collect_symbols
+    from vmcheck.operations.symbols import collect_symbols
     from vmcheck.report.words import size
 
-    with replacing(output) as path:
-        count = collect_symbols(source, str(path))
-        written = path.stat().st_size
-    click.echo(f"{output}: {count} symbols and the types of one kernel build, {size(written)}")
+    count, written = collect_symbols(source, output)
+    say(f"{output}: {count} symbols and the types of one kernel build, {size(written)}")
     return 0

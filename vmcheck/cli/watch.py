@@ -14,25 +14,24 @@ import click
 from vmcheck.cli.output import write
 
 if TYPE_CHECKING:
-    from vmcheck.watch import State
+    from vmcheck.operations.watch import State
 
-HELP = """Say when a crash would no longer be captured whole, and when it would again.
+HELP = """Run as a service, and log when a crash would no longer leave a complete dump.
 
-Listens to the kernel for memory and CPUs that come and go, and looks as 'vmcheck
-preflight' does after each burst of them, while something is stale, and every
-hour. What changed is logged on standard error, with the priorities that the
-journal understands. Waiting costs nothing.
+Waits until the kernel adds or removes memory or CPUs, then looks as 'vmcheck
+preflight' does. Looks again while something is missing, and every hour. Changes
+are logged to standard error, with priorities that the journal understands.
 
 \b
 Examples:
   vmcheck watch
   vmcheck watch --textfile /var/lib/prometheus/node-exporter/vmcheck.prom
-  vmcheck watch --once          exits as 'vmcheck preflight' does: for cron and monitors
+  vmcheck watch --once          one look, with the exit status of 'vmcheck preflight'
 """
 
 
-@click.command(help=HELP, short_help="Say when a crash would no longer be captured whole.")
-@click.option("--once", is_flag=True, help="Look once, log it, exit with what preflight would exit with.")
+@click.command(help=HELP, short_help="Log when a dump would no longer be complete.")
+@click.option("--once", is_flag=True, help="Look once; the exit status is that of 'vmcheck preflight'.")
 @click.option("--textfile", metavar="FILE", help="Write Prometheus metrics after each look.")
 @click.option(
     "--every",
@@ -40,18 +39,18 @@ Examples:
     default=3600.0,
     show_default=True,
     metavar="SECONDS",
-    help="Look at least as often, events or not.",
+    help="Look at least this often.",
 )
 def watch(once: bool, textfile: str | None, every: float) -> int:
-    from vmcheck import watch as watching
+    from vmcheck.operations import watch as watching
 
     def report(state: State) -> None:
         for priority, text in state.messages:
             prefix = "" if sys.stderr.isatty() else f"<{priority}>"
             print(f"{prefix}{text}", file=sys.stderr, flush=True)
         if textfile is not None:
-            told = watching.textfile(state, time.monotonic(), time.time())
-            write(textfile, told.encode())
+            metrics = watching.textfile(state, time.monotonic(), time.time())
+            write(textfile, metrics.encode())
 
     if once:
         state = watching.State()

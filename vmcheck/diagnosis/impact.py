@@ -6,13 +6,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from vmcheck.diagnosis import Certainty, Effect, Impact, Use
 from vmcheck.errors import plain
-from vmcheck.expected import map_notes
-from vmcheck.findings import Finding
-from vmcheck.quantities import count, cpu_list, size
-from vmcheck.rules import Case
-from vmcheck.topology import Loss, LostPages, Modules, NotKnown, PageKind, Task, Tasks, Unknown
+from vmcheck.facts.case import Case
+from vmcheck.facts.diagnosis import Certainty, Effect, Impact, Use
+from vmcheck.facts.findings import Finding
+from vmcheck.facts.quantities import count, cpu_list, size
+from vmcheck.facts.topology import Loss, LostPages, Modules, NotKnown, PageKind, Task, Tasks, Unknown
 
 CERTAIN, LIKELY = Certainty.CERTAIN, Certainty.LIKELY
 
@@ -45,7 +44,7 @@ def impact(case: Case, found: Found) -> Impact | None:
         _effects(case, found, recoverable, silent), key=lambda effect: list(Use).index(effect.use)
     )
     return Impact(
-        facts[0] if facts else "what was lost could not be told",
+        facts[0] if facts else "what was lost is not known",
         tuple(facts[1:]),
         tuple(effects),
         loss,
@@ -86,7 +85,7 @@ def _logged_name(case: Case, cpu: int, pid: int | None) -> str:
 def _noted_pid(case: Case, cpu: int) -> int | None:
     """pr_pid of the CPU's NT_PRSTATUS: crash_save_cpu() puts the running task's PID there."""
     try:
-        notes = map_notes(case.header, case.topology)
+        notes = case.notes
     except NotKnown:
         return None
     for note in case.header.cpu_notes:
@@ -139,7 +138,7 @@ def _unseen(tasks: Tasks | Unknown) -> Iterator[str]:
 
 def _memory(loss: Loss | Unknown | None, page_size: int) -> Iterator[str]:
     if isinstance(loss, Unknown):
-        yield plain(f"what the missing memory held could not be told: {loss.why}")
+        yield plain(f"it is not known what the missing memory held: {loss.why}")
     if not isinstance(loss, Loss):
         return
     yield from _pages(loss.pages, page_size)
@@ -156,26 +155,26 @@ def _memory(loss: Loss | Unknown | None, page_size: int) -> Iterator[str]:
 
 def _pages(pages: LostPages | Unknown, page_size: int) -> Iterator[str]:
     if isinstance(pages, Unknown):
-        yield plain(f"what the missing pages were could not be told: {pages.why}")
+        yield plain(f"it is not known what the missing pages were: {pages.why}")
         return
     if not pages.looked_at:
-        yield "what the missing pages were could not be told: their struct pages are missing with them"
+        yield "it is not known what the missing pages were: their struct pages are missing with them"
         return
     shares = [(pages.share(kind), kind) for kind in PageKind]
-    told = [
+    shares_named = [
         f"{size(round(share * pages.pages) * page_size)} {kind.value}"
         for share, kind in sorted(shares, key=lambda each: -each[0])
         if share
     ]
     about = f", by a sample of {pages.looked_at:,} of {pages.pages:,} pages" if pages.sampled else ""
-    yield f"of {size(pages.pages * page_size)} missing{about}: " + ", ".join(told)
+    yield f"of {size(pages.pages * page_size)} missing{about}: " + ", ".join(shares_named)
     if pages.unread:
         unread = size(pages.unread * page_size)
         yield f"the struct pages of {unread} are missing themselves, as with memmap_on_memory"
 
 
 def kernel_data(pages: LostPages | Unknown) -> bool | None:
-    """Whether kernel data is among the missing pages; None: could not be told."""
+    """Whether kernel data is among the missing pages; None: not known."""
     if isinstance(pages, Unknown) or not pages.looked_at:
         return None
     if any(pages.share(kind) for kind in KERNEL_DATA):
@@ -242,20 +241,20 @@ def _stack_effects(tasks: Tasks | Unknown) -> Iterator[Effect]:
 def _task_effects(tasks: Tasks | Unknown) -> Iterator[Effect]:
     if isinstance(tasks, Unknown):
         return
-    structs = [task for task in tasks.tasks if task.task_struct_lost]
+    walk = "for_each_task(prog)"
+    structs = sum(task.task_struct_lost for task in tasks.tasks)
     stacks = [task for task in tasks.tasks if task.lost_stack_pages and task is not tasks.crashed]
-    if structs or tasks.unread:
-        lost = (
-            f"{count(len(structs), 'task_struct')} missing"
-            if structs
-            else "a part of the PID table is missing"
-        )
+    if tasks.pid_table_lost:
+        lost = "a part of the PID table is missing"
         yield Effect("ps", "crash", Use.PARTIAL, CERTAIN, f"{lost}: those tasks are not listed")
-        yield Effect(
-            "for_each_task(prog)", "drgn", Use.FAILS, LIKELY, f"{lost}: the walk ends in a FaultError"
-        )
-    else:
-        yield Effect("for_each_task(prog)", "drgn", Use.SAFE, CERTAIN, "every task_struct is in the dump")
+        yield Effect(walk, "drgn", Use.FAILS, LIKELY, f"{lost}: the walk ends in a FaultError")
+    elif structs:
+        lost = f"{count(structs, 'task_struct')} missing"
+        yield Effect("ps", "crash", Use.PARTIAL, CERTAIN, f"{lost}: those tasks are not listed")
+        why = f"{lost}: the walk gives their addresses, and what is read there is a FaultError"
+        yield Effect(walk, "drgn", Use.PARTIAL, CERTAIN, why)
+    elif not tasks.unread:
+        yield Effect(walk, "drgn", Use.SAFE, CERTAIN, "every task_struct is in the dump")
     if stacks:
         why = f"the kernel stacks of {count(len(stacks), 'task')} are missing"
         yield Effect("foreach bt", "crash", Use.PARTIAL, CERTAIN, why)

@@ -7,12 +7,11 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from vmcheck.diagnosis import Event, Timeline
 from vmcheck.errors import plain
-from vmcheck.expected import map_notes
-from vmcheck.quantities import cpu_list
-from vmcheck.rules import Case
-from vmcheck.topology import CrashImage, NotKnown, Topology
+from vmcheck.facts.case import Case
+from vmcheck.facts.diagnosis import Event, Timeline
+from vmcheck.facts.quantities import cpu_list
+from vmcheck.facts.topology import CrashImage, NotKnown, Topology
 
 MAX_EVENTS = 200
 """More are of no use to a reader; the first and the last are kept."""
@@ -36,7 +35,7 @@ _EVENTS = [
     (re.compile(r"Offlined Pages .*"), "memory went offline: {0}"),
     (re.compile(r"pseries-hotplug-mem: (?:Attempting to|Memory) hot-.*"), None),
     (re.compile(r"crash hp: .*"), None),
-    (re.compile(r"sysrq: Trigger a crash"), "sysrq was told to crash the kernel"),
+    (re.compile(r"sysrq: Trigger a crash"), "sysrq triggered the crash"),
     (re.compile(r"Kernel panic - not syncing.*"), None),
     (re.compile(r"(?:BUG|Oops|general protection fault|watchdog: BUG).*"), None),
 ]
@@ -48,7 +47,7 @@ class _Line(NamedTuple):
 
 
 def log_lines(topology: Topology, beginning: str) -> list[str]:
-    """Lines of the kernel log whose text begins so, time stamps left out."""
+    """Lines of the kernel log that begin so, time stamps left out."""
     return [line.text for line in _lines(topology) if line.text.startswith(beginning)]
 
 
@@ -84,7 +83,7 @@ def timeline(case: Case) -> Timeline:
     if len(events) > MAX_EVENTS:
         remarks.append(f"{len(events) - MAX_EVENTS} events in the middle are left out")
         events = events[: MAX_EVENTS // 2] + events[-MAX_EVENTS // 2 :]
-    if case.header.machine in ("x86_64", "i386"):
+    if case.header.arch.x86:
         remarks.append("x86 kernels log no time for memory that is added")
     return Timeline((Event("boot", 0.0), *events, *_crash(span)), _boot(case, span), tuple(remarks))
 
@@ -100,8 +99,8 @@ def _event(line: _Line, boot_done: float) -> Event | None:
             at_boot = line.seconds < boot_done or line.seconds == 0
             if at_boot and text is not None:
                 return None
-            told = line.text if text is None else text.format(*(match.groups() or (match[0],)))
-            return Event(plain(told), line.seconds)
+            shown = line.text if text is None else text.format(*(match.groups() or (match[0],)))
+            return Event(plain(shown), line.seconds)
     return None
 
 
@@ -121,10 +120,11 @@ def surely_later(case: Case) -> frozenset[int]:
     log is later than the last one of such a CPU.
     """
     try:
-        without = map_notes(case.header, case.topology).without
+        without = case.notes.without
     except NotKnown:
         return frozenset()
-    sure = {cpu for cpu in without if not _missable(case, cpu)}
+    first_missable = _first_missable(case)
+    sure = {cpu for cpu in without if first_missable is None or cpu < first_missable}
     added = _hot_added(case.topology)
     bound = min((added[cpu][-1] for cpu in sure if cpu in added), default=None)
     if bound is not None:
@@ -132,8 +132,8 @@ def surely_later(case: Case) -> frozenset[int]:
     return frozenset(sure)
 
 
-def _missable(case: Case, cpu: int) -> bool:
-    """Whether the header's builder could have missed a CPU though it was there.
+def _first_missable(case: Case) -> int | None:
+    """The first CPU that the header's builder could have missed though it was there; None: none.
 
     kexec-tools looks at CPUs 0 to _SC_NPROCESSORS_CONF - 1, which older C libraries count from
     the CPUs that are present. With a gap below it, a CPU's number can be past that count. The
@@ -141,9 +141,10 @@ def _missable(case: Case, cpu: int) -> bool:
     """
     image = case.topology.crash_image
     if isinstance(image, CrashImage) and image.file_mode:
-        return False
-    noted = set(map_notes(case.header, case.topology).cpu_of.values())
-    return not noted.issuperset(range(cpu))
+        return None
+    noted = set(case.notes.cpu_of.values())
+    gap = next(cpu for cpu in range(len(noted) + 1) if cpu not in noted)
+    return gap + 1
 
 
 def _hot_added(topology: Topology) -> dict[int, list[float]]:
@@ -164,7 +165,7 @@ def _written(case: Case) -> Event | None:
     lacking = {cpu: added[cpu][-1] for cpu in sure if cpu in added}
     if not lacking:
         return None
-    noted = map_notes(case.header, case.topology).cpu_of.values()
+    noted = case.notes.cpu_of.values()
     there = {cpu: added[cpu][0] for cpu in noted if cpu in added}
     before, after = min(lacking.values()), max(there.values(), default=None)
     if after is None or after >= before:

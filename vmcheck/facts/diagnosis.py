@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from vmcheck.topology import Loss, Tasks, Unknown
+from vmcheck.facts.topology import Loss, Tasks, Unknown
 
 
 class Certainty(str, enum.Enum):
@@ -24,19 +24,68 @@ class Certainty(str, enum.Enum):
     """Could not tell; ``Conclusion.text`` says what is open and ``evidence`` why."""
 
 
+class Name(str, enum.Enum):
+    """A name that users type and reports hold: each is stable and has one definition."""
+
+    # A member serves wherever its text does: printed, and as a key.
+    __str__ = str.__str__
+    __hash__ = str.__hash__
+
+
+class Regime(Name):
+    """Which mechanism was responsible for keeping elfcorehdr up to date."""
+
+    IN_KERNEL_FILE_LOAD = "in-kernel-file-load"
+    IN_KERNEL_KEXEC_LOAD = "in-kernel-kexec-load"
+    DEBIAN_TRY_RELOAD = "debian-try-reload"
+    RHEL_THROTTLED_RELOAD = "rhel-throttled-reload"
+    RHEL7_PER_EVENT_RELOAD = "rhel7-per-event-reload"
+    SUSE_RELOAD = "suse-reload"
+    USER_SPACE_RELOAD = "user-space-reload"
+    NO_UPDATE = "no-update"
+    CAPTURE_KERNEL = "capture-kernel"
+    HYPERVISOR = "hypervisor"
+    UNKNOWN = "unknown-regime"
+
+
+class Cause(Name):
+    """Why a dump is as it is."""
+
+    ADDED_AFTER_LOAD = "added-after-load"
+    LOADED_WITHOUT_HOTPLUG = "loaded-without-hotplug"
+    RELOAD_WINDOW = "reload-window"
+    KERNEL_UPDATE_FAILED = "kernel-update-failed"
+    KERNEL_UPDATE_SKIPPED = "kernel-update-skipped"
+    PHANTOM_AFTER_REMOVE = "phantom-after-remove"
+    REMOVED_AFTER_LOAD = "removed-after-load"
+    DRIVER_MANAGED_POLICY = "driver-managed-policy"
+    HEADER_LIMITS = "header-limits"
+    NO_CRASH_KERNEL = "no-crash-kernel"
+    CPU_NEVER_ANSWERED = "cpu-never-answered"
+    CAPTURE_OUT_OF_SPACE = "capture-out-of-space"
+    FILE_CUT_SHORT = "file-cut-short"
+    MAKEDUMPFILE_TOO_OLD = "makedumpfile-too-old"
+    STILL_BEING_WRITTEN = "still-being-written"
+    PART_NOT_GIVEN = "part-not-given"
+    INTERRUPTED_CAPTURE = "interrupted-capture"
+    DAMAGED_DUMP = "damaged-dump"
+    DUMPED_IN_PART = "dumped-in-part"
+    UNKNOWN = "unknown-cause"
+
+
 @dataclass(frozen=True)
 class Conclusion:
     """One answer with what it rests on."""
 
     name: str
-    """For ``vmcheck explain NAME``; stable. ``unknown-regime`` and ``unknown-cause`` exist too."""
+    """A member of :class:`Regime` or :class:`Cause`, for ``vmcheck explain NAME``."""
     text: str
     """The answer in one sentence."""
     certainty: Certainty
     evidence: tuple[str, ...] = ()
     """What it rests on, each a line, the strongest first."""
     rules: tuple[str, ...] = ()
-    """The rules whose findings it accounts for. Empty for a regime."""
+    """The rules that found what it accounts for. Empty for a regime."""
 
 
 @dataclass(frozen=True)
@@ -102,9 +151,9 @@ class Impact:
     tasks: Tasks | Unknown
     """``tasks.crashed`` and ``tasks.lost`` are the ones to show."""
     recoverable_cpus: tuple[int, ...] = ()
-    """CPUs that no note has and whose registers lie in the dump's memory, in crash_notes."""
+    """CPUs without a note that have their registers in the dump's memory, in crash_notes."""
     lost_cpus: tuple[int, ...] = ()
-    """CPUs whose registers are nowhere."""
+    """CPUs that have their registers nowhere."""
 
 
 @dataclass(frozen=True)

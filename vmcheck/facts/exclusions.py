@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vmcheck.ranges import RangeSet
+from vmcheck.facts.ranges import RangeSet
 
 LOW_MEMORY = RangeSet([(0, 1 << 20)])
 """x86 crash kernels use the first MiB themselves: elf_header_exclude_ranges() drops it."""

@@ -6,18 +6,25 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from vmcheck.ranges import EMPTY, RangeSet
+from vmcheck.facts.ranges import EMPTY, RangeSet
 
 
 class Severity(str, enum.Enum):
     """How bad a finding is, worst first."""
 
     LOST = "lost"
-    """Memory or registers that the kernel had are not in the dump."""
+    """Memory or registers that the kernel had are missing from the dump."""
     WRONG = "wrong"
     """The dump says something untrue, or tools will misread it."""
     NOTICE = "notice"
-    """Worth knowing; the dump is none the worse for it."""
+    """Worth knowing; it takes nothing from the dump."""
+
+
+INTEGRITY = (
+    *("changed-while-read", "split-part-missing", "incomplete-flag", "truncated-file", "capture-interrupted"),
+    *("damaged-pages", "contradicting-vmcoreinfo", "disagreeing-accounts", "bad-notes"),
+)
+"""Rules of a dump that is itself broken, the root first: no other answer is certain then."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,7 @@ class Finding:
     evidence: tuple[str, ...] = ()
     """What it rests on: the fields and structures compared, with what they held."""
     recoverable: bool = False
-    """What is lost from the headers still lies in the dump's memory."""
+    """What the headers lack is still in the dump's memory."""
 
 
 class State(str, enum.Enum):

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from vmcheck.ranges import EMPTY, RangeSet
+from vmcheck.facts.machine import ByteOrder, Machine, named
+from vmcheck.facts.ranges import EMPTY, RangeSet
 
 
 class Format(str, enum.Enum):
@@ -27,6 +28,10 @@ class Producer(str, enum.Enum):
     """elfcorehdr, written before the crash by kexec or the kernel: it can be stale."""
     HYPERVISOR = "QEMU dump-guest-memory"
     """Written after the fact from the machine's own memory map: it cannot be stale."""
+    KCORE = "makedumpfile on /proc/kcore"
+    """Of a running kernel: there was no crash, and no CPU saved its registers."""
+    XEN = "Xen"
+    """kdump of a Xen host: the hypervisor saved the registers, and p_paddr are machine addresses."""
     LOADED = "the loaded crash image"
     """elfcorehdr where it lies in a live kernel's memory: the headers of a dump, were it to crash now."""
 
@@ -101,6 +106,16 @@ class Note:
     descsz: int
 
 
+def parsed_vmcoreinfo(text: str) -> Mapping[str, str]:
+    """``KEY=VALUE`` lines; the first of doubled keys."""
+    found: dict[str, str] = {}
+    for line in text.split("\n"):
+        key, separator, value = line.partition("=")
+        if separator:
+            found.setdefault(key, value)
+    return found
+
+
 @dataclass(frozen=True)
 class DumpHeader:
     """What a dump says of itself, the same from every format it may come in."""
@@ -111,8 +126,8 @@ class DumpHeader:
     machine: str
     """As ``uname -m`` prints it: ``x86_64``, ``aarch64``, ``ppc64le``, ``s390x``..."""
     bits: int
-    byteorder: str
-    """``little`` or ``big``."""
+    """Of the kernel's pointers: an ELF64 file may be around a 32-bit kernel."""
+    byteorder: ByteOrder
     page_size: int
     """Bytes. From the kdump header, VMCOREINFO's PAGESIZE, or the machine's least."""
     described: RangeSet
@@ -152,15 +167,18 @@ class DumpHeader:
     timestamp: int | None = None
     """Seconds since the epoch, of disk_dump_header; 0 is none."""
 
+    remarks: tuple[str, ...] = ()
+    """What was assumed to read the headers."""
+
     @cached_property
     def vmcoreinfo(self) -> Mapping[str, str]:
         """``KEY=VALUE`` lines of the first VMCOREINFO; the first of doubled keys."""
-        found: dict[str, str] = {}
-        for line in (self.vmcoreinfo_notes or (b"",))[0].decode("utf-8", "backslashreplace").split("\n"):
-            key, separator, value = line.partition("=")
-            if separator:
-                found.setdefault(key, value)
-        return found
+        return parsed_vmcoreinfo((self.vmcoreinfo_notes or (b"",))[0].decode("utf-8", "backslashreplace"))
+
+    @property
+    def arch(self) -> Machine:
+        """All that is known of the machine."""
+        return named(self.machine)
 
     @property
     def forecast(self) -> bool:

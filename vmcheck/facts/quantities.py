@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 
@@ -26,6 +27,21 @@ def count(number: int, noun: str) -> str:
 
 def address_range(start: int, end: int) -> str:
     return f"[{start:#x}, {end:#x})"
+
+
+def parsed_cpu_list(text: str) -> frozenset[int] | None:
+    """The inverse of :func:`cpu_list`. None where the text is no list, or one of over a million CPUs."""
+    found: set[int] = set()
+    listed = 0
+    for part in text.strip().split(","):
+        match = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", part, re.ASCII)
+        if match is None:
+            return None
+        listed += len(cpus := range(int(match[1]), int(match[2] or match[1]) + 1))
+        if listed > 1_000_000:
+            return None
+        found.update(cpus)
+    return frozenset(found)
 
 
 def cpu_list(cpus: Iterable[int]) -> str:

@@ -111,6 +111,15 @@ class RangeSet:
             changes = np.insert(changes, 0, 0)
         return RangeSet._of(points[changes])
 
+    def clipped(self, start: int, end: int) -> RangeSet:
+        """The part in ``[start, end)``, at the cost of that part alone."""
+        first = int(np.searchsorted(self.ends, start, side="right"))
+        last = int(np.searchsorted(self.starts, end, side="left"))
+        bounds = self._bounds[2 * first : 2 * last].copy()
+        if len(bounds):
+            bounds[0], bounds[-1] = max(int(bounds[0]), start), min(int(bounds[-1]), end)
+        return RangeSet.from_bounds(bounds)
+
     def aligned_inward(self, unit: int) -> RangeSet:
         """Only whole, aligned units of ``unit`` bytes that lie entirely in the set."""
         return RangeSet.from_arrays(-(-self.starts // unit) * unit, self.ends // unit * unit)
@@ -146,7 +155,7 @@ class RangeSet:
         return f"RangeSet([{', '.join(f'({start:#x}, {end:#x})' for start, end in self)}])"
 
     def __reduce__(self) -> tuple[Callable[[Bounds], RangeSet], tuple[Bounds]]:
-        return RangeSet._of, (self._bounds,)
+        return RangeSet.from_bounds, (self._bounds,)
 
 
 def _merged(starts: Bounds, ends: Bounds) -> Bounds:

@@ -6,11 +6,12 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import NamedTuple, TypeVar
 
-from vmcheck.exclusions import Exclusion
-from vmcheck.header import DumpHeader
-from vmcheck.ranges import RangeSet
+from vmcheck.facts.exclusions import Exclusion
+from vmcheck.facts.header import DumpHeader
+from vmcheck.facts.ranges import EMPTY, RangeSet
 
 T = TypeVar("T")
 
@@ -59,17 +60,41 @@ class MemoryAccount:
         return not self.unread
 
 
+class EarlyBy(str, enum.Enum):
+    """What shows which sections were there at boot."""
+
+    FLAG = "SECTION_IS_EARLY"
+    """Since Linux kernel commit 326e1b8f83a4 (in v5.3)."""
+    FIRMWARE = "the firmware's memory map"
+    """e820: a section with none of its RAM was added later."""
+
+    @property
+    def early(self) -> str:
+        """What sections that were there at boot are seen by."""
+        if self is EarlyBy.FLAG:
+            return "have SECTION_IS_EARLY"
+        return "have RAM of the firmware's memory map at boot"
+
+    @property
+    def hot_added(self) -> str:
+        """What sections that were added after boot are seen by."""
+        if self is EarlyBy.FLAG:
+            return "lack SECTION_IS_EARLY"
+        return "have no RAM of the firmware's memory map at boot"
+
+
 @dataclass(frozen=True)
 class Sections:
     """``mem_section``: memory in units of ``size`` bytes (SECTION_SIZE_BITS)."""
 
     size: int
     account: MemoryAccount
-    """SECTION_IS_ONLINE. Whole sections: holes inside one are not told."""
+    """SECTION_IS_ONLINE. Whole sections: holes inside one are not seen."""
     present: RangeSet
     """SECTION_MARKED_PRESENT: has a memory map; includes offline and device memory."""
-    early: RangeSet
-    """SECTION_IS_EARLY: there since boot. An online section without it was hot-added."""
+    early: RangeSet | Unknown
+    """There since boot. An online section that is not among them was hot-added."""
+    early_by: EarlyBy = EarlyBy.FLAG
 
 
 @dataclass(frozen=True)
@@ -126,6 +151,26 @@ class SlabSample:
     """Those among them that head a slab: kernel data, which no dump level excludes."""
 
 
+class KernelPart(NamedTuple):
+    """A part of the kernel's own memory, which every dump level keeps."""
+
+    name: str
+    """``kernel text``, ``per-CPU areas``..."""
+    size: int
+    """Bytes of it that were looked for, page by page."""
+    filtered: RangeSet
+    """Pages of it that are described and not stored, though the kernel uses them."""
+
+
+@dataclass(frozen=True)
+class KernelData:
+    """The kernel's own memory by exact sets. Empty where the dump filters no page."""
+
+    parts: tuple[KernelPart, ...] = ()
+    unread: tuple[str, ...] = ()
+    """Why a part is unknown. Empty where every page of all parts was looked for."""
+
+
 class Task(NamedTuple):
     """One thread. Where its task_struct lies in missing memory, its ``struct pid`` may tell its PID."""
 
@@ -151,6 +196,8 @@ class Tasks:
     """The CPU that the kernel crashed on."""
     unread: tuple[str, ...] = ()
     """Where the walk had to stop and why. Empty when every PID was seen."""
+    pid_table_lost: bool = False
+    """A node of the PID table, or a struct pid that it leads to, cannot be read."""
 
     @property
     def crashed(self) -> Task | None:
@@ -161,7 +208,7 @@ class Tasks:
 
     @property
     def lost(self) -> tuple[Task, ...]:
-        """Those whose task_struct or kernel stack, or a part of it, lies in missing memory."""
+        """Those with a task_struct or a part of their kernel stack in missing memory."""
         return tuple(task for task in self.tasks if task.task_struct_lost or task.lost_stack_pages)
 
 
@@ -240,9 +287,9 @@ class Loss:
     pages: LostPages | Unknown
     modules: Modules | Unknown
     per_cpu_areas: frozenset[int] | Unknown
-    """CPUs whose static per-CPU area lies there: their runqueue, current task, crash_notes."""
+    """CPUs with their static per-CPU area there: their runqueue, current task, crash_notes."""
     memmap: RangeSet | Unknown
-    """Hot-added memory whose struct pages lie there."""
+    """Hot-added memory that has its struct pages there."""
 
 
 @dataclass(frozen=True)
@@ -272,6 +319,8 @@ class Topology:
     page_offset: int | Unknown = Unknown("the direct map's base was not read")
     """Virtual address of physical address 0 in the direct map."""
     filtered_slab: SlabSample | Unknown = Unknown("struct pages were not read")
+    kernel_data: KernelData | Unknown = Unknown("the kernel's own memory was not looked for")
+    """Kernel text, data, per-CPU areas and struct pages: which of their pages are filtered."""
     banner: str | Unknown = Unknown("linux_banner was not read")
     """``Linux version 6.1.0-56-amd64 (...) #1 SMP ...``, as the log begins; it names the distribution."""
     boot_id: str | Unknown = Unknown("sysctl_bootid was not read")
@@ -284,7 +333,7 @@ class Topology:
     """Bytes set aside for a crash kernel (crashkernel=). None: only asked of a running kernel."""
     tasks: Tasks | Unknown = Unknown("nothing is missing, so the tasks were not read")
     loss: Loss | Unknown | None = None
-    """None: no memory is missing, or it could not be told."""
+    """None: no memory is missing, or it is not known."""
     faults: tuple[Fault, ...] = ()
     """Every page that was asked for and is not in the dump, in the order met."""
     remarks: tuple[str, ...] = ()
@@ -294,14 +343,26 @@ class Topology:
     def system_ram(self) -> RangeSet | Unknown:
         """System RAM resources that are online: memory added and never onlined is no loss.
 
-        Online is told by the sections, or by memory blocks where those could not be read.
+        Memory is online where the sections or the memory blocks say so: each may be damaged.
         """
         if isinstance(self.resources, Unknown):
             return self.resources
         if isinstance(self.sections, Unknown) and isinstance(self.blocks, Unknown):
             return self.sections
-        online = [fact.account.ram for fact in (self.sections, self.blocks) if not isinstance(fact, Unknown)]
-        return self.resources.account.ram & online[0]
+        online = (fact.account.ram for fact in (self.sections, self.blocks) if not isinstance(fact, Unknown))
+        return self.resources.account.ram & reduce(RangeSet.__or__, online)
+
+    @property
+    def disputed(self) -> RangeSet:
+        """Memory that mem_section has online where no System RAM resource is, though all were read.
+
+        In whole sections. A resource tree that a damaged pointer cuts short looks whole.
+        """
+        if isinstance(self.resources, Unknown) or isinstance(self.sections, Unknown):
+            return EMPTY
+        if not self.resources.account.complete:
+            return EMPTY
+        return self.sections.account.ram - self.resources.account.ram.aligned_outward(self.sections.size)
 
 
 def from_vmcoreinfo(header: DumpHeader, key: str) -> str | Unknown:

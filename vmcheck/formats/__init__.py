@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Bytes -> :class:`~vmcheck.header.DumpHeader`, from every clothing that a vmcore wears.
+"""Bytes -> :class:`~vmcheck.facts.header.DumpHeader`, from every clothing that a vmcore wears.
 
-The format is told by signature, never by the file's name.
+The format is recognised by its signature, never by the file's name.
 """
 
 from __future__ import annotations
@@ -14,13 +14,18 @@ from types import TracebackType
 from typing import Literal, Protocol
 
 from vmcheck.errors import UnreadableFile
+from vmcheck.facts.body import Body, Verified
+from vmcheck.facts.header import DumpHeader
+from vmcheck.files import open_input
 from vmcheck.formats import flattened, kdump, signatures
 from vmcheck.formats.file import DumpFile, StoredFile
-from vmcheck.header import DumpHeader
+from vmcheck.formats.kdump import SplitPart as SplitPart
 
 ELF_SIGNATURE = b"\x7fELF"
 ELF_CORE = 4
 """e_type: ET_CORE."""
+ELF_EXECUTABLES = 2, 3
+"""ET_EXEC and ET_DYN."""
 
 
 class Memory(Protocol):
@@ -28,6 +33,15 @@ class Memory(Protocol):
 
     def read(self, address: int, size: int) -> bytes:
         """``size`` bytes at a physical address, or :class:`~vmcheck.errors.PageNotStored`."""
+
+    def body(self) -> Body:
+        """What became of the pages that the headers promise."""
+
+    def verify(self, start: int, end: int) -> Verified:
+        """Unpack or read every page with a physical address in ``[start, end)``."""
+
+    def mark(self) -> dict[int, bytes]:
+        """By file offset, what says that ``vmcheck distill`` made the file."""
 
     def header_patches(self) -> dict[int, bytes]:
         """By file offset, what blanks in the headers what identifies the machine."""
@@ -79,10 +93,24 @@ def is_dump(head: bytes) -> bool:
     return head.startswith(ELF_SIGNATURE) and int.from_bytes(head[16:18], order) == ELF_CORE
 
 
+def is_executable(path: str) -> bool:
+    """Whether the file is an ELF executable or shared object, as a vmlinux is, and no core."""
+    with open_input(path) as file:
+        head = file.read(18)
+    order: Literal["little", "big"] = "little" if head[5:6] == b"\x01" else "big"
+    return head[:4] == ELF_SIGNATURE and int.from_bytes(head[16:18], order) in ELF_EXECUTABLES
+
+
 def read_header(paths: Sequence[str | Path]) -> DumpHeader:
     """What a dump's headers claim."""
     with open_dump(paths) as dump:
         return dump.header
+
+
+def split_part(path: str | Path) -> SplitPart | None:
+    """Which part of which dump a file is, by its headers alone; None where it is no part of one."""
+    with _open_file(path, False) as file:
+        return kdump.split_part(file) if file.read(0, min(8, file.size)) == kdump.SIGNATURE else None
 
 
 def _open_file(path: str | Path, record: bool) -> DumpFile:

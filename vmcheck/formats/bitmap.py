@@ -6,8 +6,8 @@ from __future__ import annotations
 import numpy as np
 
 from vmcheck.errors import UnreadableFile
+from vmcheck.facts.ranges import Bounds, RangeSet
 from vmcheck.formats.file import DumpFile
-from vmcheck.ranges import Bounds, RangeSet
 
 CHUNK = 1 << 20
 """Bytes: few calls for a large bitmap, and the passes over a chunk stay in the processor's cache."""

@@ -19,11 +19,12 @@ from elftools.construct import ConstructError
 from elftools.elf.structs import ELFStructs
 
 from vmcheck.errors import PageNotStored, UnreadableFile, UnsupportedFormat
-from vmcheck.formats import machines
+from vmcheck.facts.body import Body, Verified
+from vmcheck.facts.header import DumpHeader, Format, Segments
+from vmcheck.facts.machine import ByteOrder, Machine, of_elf, page_size
+from vmcheck.facts.ranges import ADDRESS_LIMIT, RangeSet
 from vmcheck.formats.file import DumpFile
 from vmcheck.formats.notes import CORE, NT_AUXV, NT_FILE, Notes
-from vmcheck.header import DumpHeader, Format, Producer, Segments
-from vmcheck.ranges import ADDRESS_LIMIT, RangeSet
 
 SIGNATURE = b"\x7fELF"
 PT_LOAD = 1
@@ -31,7 +32,8 @@ PT_NOTE = 4
 PN_XNUM = 0xFFFF
 DUMP_ELF_INCOMPLETE = 1
 """In e_flags (makedumpfile.h)."""
-MOST_PROGRAM_HEADERS = 1 << 22
+MOST_PROGRAM_HEADERS = 1 << 20
+"""A machine of 262,144 scattered memory blocks has one for each."""
 LARGEST_STRING_TABLE = 1 << 16
 
 PROGRAM_HEADER = {
@@ -58,14 +60,23 @@ PROGRAM_HEADER = {
 }
 
 
+READ_AT_ONCE = 1 << 16
+"""Bytes: the grain in which a disk's failures are named."""
+DEFECTS_NAMED = 4
+
+EI_PAD = 9
+"""Seven bytes of e_ident that no reader looks at."""
+DISTILLED = b"vmcheck"
+
+
 @dataclass(frozen=True)
 class ElfHeader:
     """``Ehdr``, and section header 0 where it is needed."""
 
     bits: int
-    byteorder: str
+    byteorder: ByteOrder
     e_type: str | int
-    machine: str
+    machine: Machine
     e_flags: int
     e_phoff: int
     e_phentsize: int
@@ -107,6 +118,36 @@ class ElfMemory:
             ends[kept].tolist(),
             (offset + starts - paddr)[kept].tolist(),
         )
+
+    def body(self) -> Body:
+        """An ELF dump has no table of pages, and nothing in it says whether a page is right."""
+        return Body(
+            distilled=self._file.read(EI_PAD, len(DISTILLED)) == DISTILLED, changed=self._file.changed()
+        )
+
+    def verify(self, start: int, end: int) -> Verified:
+        """Read every byte of ``[start, end)`` that the file holds."""
+        page, size, zeros = self._header.page_size, 0, 0
+        damaged, defects = list[tuple[int, int]](), list[str]()
+        for first, last, offset in zip(*self._pieces, strict=True):
+            begin, stop = max(first, start), min(last, end, first + max(0, self._file.size - offset))
+            while begin < stop:
+                place = offset + begin - first
+                length = min(stop - begin, READ_AT_ONCE)
+                hole = min(length, self._file.next_data(place) - place)
+                try:
+                    if hole < length:
+                        self._file.read(place, length)
+                except UnreadableFile as error:
+                    damaged.append((begin, begin + length))
+                    defects += [str(error)] if len(defects) < DEFECTS_NAMED else []
+                zeros, size, begin = zeros + hole, size + length, begin + length
+        pages = -(-size // page)
+        return Verified(start, end, pages, pages, zeros, RangeSet(damaged), tuple(defects))
+
+    def mark(self) -> dict[int, bytes]:
+        """By file offset, what says that the file is distilled."""
+        return {EI_PAD: DISTILLED}
 
     def read(self, address: int, size: int) -> bytes:
         """``size`` bytes at a physical address."""
@@ -196,9 +237,9 @@ def read(file: DumpFile) -> tuple[DumpHeader, ElfMemory]:
     header = DumpHeader(
         path=file.name,
         format=Format.ELF,
-        producer=Producer.HYPERVISOR if notes.from_hypervisor else Producer.KDUMP,
-        machine=elf.machine,
-        bits=elf.bits,
+        producer=notes.producer,
+        machine=elf.machine.name,
+        bits=elf.machine.kernel_bits(elf.bits),
         byteorder=elf.byteorder,
         page_size=0,
         described=described,
@@ -213,7 +254,11 @@ def read(file: DumpFile) -> tuple[DumpHeader, ElfMemory]:
         vmcoreinfo_notes=tuple(notes.vmcoreinfo),
         incomplete=bool(elf.e_flags & DUMP_ELF_INCOMPLETE),
     )
-    header = replace(header, page_size=machines.page_size(elf.machine, header.vmcoreinfo))
+    size = page_size(elf.machine, header.vmcoreinfo)
+    if header.vmcoreinfo.get("PAGESIZE") != str(size):
+        remark = f"the page size is assumed: {size:,} bytes, the machine's least; no PAGESIZE says it"
+        header = replace(header, remarks=(remark,))
+    header = replace(header, page_size=size)
     return header, ElfMemory(file, physical, header)
 
 
@@ -223,7 +268,8 @@ def _elf_header(file: DumpFile) -> ElfHeader:
         raise UnreadableFile(
             f"{file.name}: EI_CLASS is {identity[4]} and EI_DATA {identity[5]}; each can only be 1 or 2"
         )
-    bits, byteorder = 32 * identity[4], "little" if identity[5] == 1 else "big"
+    bits = 32 * identity[4]
+    byteorder: ByteOrder = "little" if identity[5] == 1 else "big"
     structs = ELFStructs(little_endian=byteorder == "little", elfclass=bits)
     structs.create_basic_structs()
     size = structs.Elf_Ehdr.sizeof()
@@ -237,7 +283,7 @@ def _elf_header(file: DumpFile) -> ElfHeader:
         bits=bits,
         byteorder=byteorder,
         e_type=ehdr.e_type,
-        machine=machines.uname(ehdr.e_machine, bits, byteorder),
+        machine=of_elf(ehdr.e_machine, bits, byteorder),
         e_flags=ehdr.e_flags,
         e_phoff=ehdr.e_phoff,
         e_phentsize=ehdr.e_phentsize,
@@ -249,7 +295,7 @@ def _elf_header(file: DumpFile) -> ElfHeader:
     )
 
 
-def _extended_phnum(file: DumpFile, ehdr: Any, bits: int, byteorder: str) -> int:
+def _extended_phnum(file: DumpFile, ehdr: Any, bits: int, byteorder: ByteOrder) -> int:
     """The number of program headers where e_phnum cannot hold it: sh_info of section header 0."""
     # Elf32_Shdr and Elf64_Shdr: sh_info is the eighth member.
     sh_info = ehdr.e_shoff + (28 if bits == 32 else 44)
@@ -314,7 +360,7 @@ def _program_headers(file: DumpFile, elf: ElfHeader) -> npt.NDArray[Any]:
 
 
 def _notes(file: DumpFile, headers: npt.NDArray[Any], elf: ElfHeader) -> Notes:
-    notes = Notes(elf.byteorder, elf.bits)
+    notes = Notes(elf.byteorder, elf.machine.kernel_bits(elf.bits))
     for header in headers:
         notes.read(file, int(header["p_offset"]), int(header["p_filesz"]))
     return notes

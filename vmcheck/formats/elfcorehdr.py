@@ -13,11 +13,12 @@ from dataclasses import replace
 from typing import Protocol
 
 from vmcheck.errors import PageNotStored, UnreadableFile
-from vmcheck.formats import elf, machines
+from vmcheck.facts.header import CpuNote, DumpHeader, Format, Producer, Segments, unwritten_registers
+from vmcheck.facts.machine import ByteOrder, page_size
+from vmcheck.facts.ranges import EMPTY
+from vmcheck.formats import elf
 from vmcheck.formats.file import DumpFile
 from vmcheck.formats.notes import MOST_NOTES, Notes
-from vmcheck.header import CpuNote, DumpHeader, Format, Producer, Segments, unwritten_registers
-from vmcheck.ranges import EMPTY
 
 LARGEST = 64 << 20
 """Bytes. The kernel's own is 64 + 56 * (2 + NR_CPUS_DEFAULT + 8192), 1 MiB at most."""
@@ -60,7 +61,7 @@ def read(memory: Memory, segments: Sequence[tuple[int, int, int]]) -> DumpHeader
     """
     file, used = _find(memory, segments)
     table = elf.read_table(file)
-    notes = Notes(table.elf.byteorder, table.elf.bits)
+    notes = Notes(table.elf.byteorder, table.elf.machine.kernel_bits(table.elf.bits))
     cpu_notes: list[CpuNote] = []
     for header in table.notes[:MOST_NOTES]:
         address = int(header["p_paddr"])
@@ -70,8 +71,8 @@ def read(memory: Memory, segments: Sequence[tuple[int, int, int]]) -> DumpHeader
         path=NAME,
         format=Format.ELF,
         producer=Producer.LOADED,
-        machine=table.elf.machine,
-        bits=table.elf.bits,
+        machine=table.elf.machine.name,
+        bits=table.elf.machine.kernel_bits(table.elf.bits),
         byteorder=table.elf.byteorder,
         page_size=0,
         described=table.described,
@@ -84,10 +85,10 @@ def read(memory: Memory, segments: Sequence[tuple[int, int, int]]) -> DumpHeader
         note_defects=tuple(notes.defects),
         vmcoreinfo_notes=tuple(notes.vmcoreinfo),
     )
-    return replace(made, page_size=machines.page_size(made.machine, made.vmcoreinfo))
+    return replace(made, page_size=page_size(made.arch, made.vmcoreinfo))
 
 
-def none_loaded(machine: str, bits: int, byteorder: str, page_size: int) -> DumpHeader:
+def none_loaded(machine: str, bits: int, byteorder: ByteOrder, page: int) -> DumpHeader:
     """The header that is not there: no dump would describe anything."""
     return DumpHeader(
         path=NAME,
@@ -96,7 +97,7 @@ def none_loaded(machine: str, bits: int, byteorder: str, page_size: int) -> Dump
         machine=machine,
         bits=bits,
         byteorder=byteorder,
-        page_size=page_size,
+        page_size=page,
         described=EMPTY,
         stored=EMPTY,
         file_size=0,
@@ -133,7 +134,7 @@ def _find(memory: Memory, segments: Sequence[tuple[int, int, int]]) -> tuple[Dum
 def _is_vmcoreinfo(memory: Memory, address: int, size: int, notes: Notes) -> bool:
     """Whether the PT_NOTE names VMCOREINFO, which is there already and is added to ``notes``."""
     file = _PhysicalFile(memory, address, min(size, LARGEST_NOTE))
-    mine = Notes(notes.byteorder, notes.bits)
+    mine = Notes(notes.byteorder, notes.bits, padded=True)
     try:
         mine.read(file, 0, file.size, f"the PT_NOTE for {address:#x}")
     except UnreadableFile as error:

@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 
 from vmcheck.errors import UnreadableFile
-from vmcheck.ranges import RangeSet
+from vmcheck.facts.ranges import RangeSet
+from vmcheck.files import WrongKind, open_descriptor
 
 STANDARD_INPUT = "-"
 SAVE_IT_FIRST = "a dump is read at many offsets: save it to a file first, then give that file"
@@ -54,6 +54,14 @@ class DumpFile:
         """Where a hole that begins at ``offset`` ends; ``offset`` itself where there is none."""
         return offset
 
+    def has_gaps(self, start: int, end: int) -> bool:
+        """Whether a part of ``[start, end)`` is in no record of a stream, as vmcheck distill leaves it."""
+        return False
+
+    def changed(self) -> str:
+        """How the file differs from what it was when it was opened; empty where it does not."""
+        return ""
+
     @property
     def extents(self) -> RangeSet:
         """File offsets read so far, where they are recorded."""
@@ -80,16 +88,14 @@ class StoredFile(DumpFile):
         if name == STANDARD_INPUT:
             raise UnreadableFile(f"standard input cannot be a dump: {SAVE_IT_FIRST}")
         try:
-            mode = Path(name).stat().st_mode
-            if refusal := _refusal(mode):
-                raise UnreadableFile(f"{name}: {refusal}")
-            self._descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise UnreadableFile(f"{name}: {os.strerror(error.errno or 0)}") from None
-        except ValueError:
-            raise UnreadableFile(f"{name}: not a file name") from None
+            self._descriptor = open_descriptor(name, devices=True)
+        except WrongKind as wrong:
+            folder = wrong.kind == "a directory"
+            advice = ": give the vmcore file inside it" if folder else f", and {SAVE_IT_FIRST}"
+            raise UnreadableFile(f"{name}: {wrong.kind}{advice}") from None
         # A block device's st_size is 0.
         super().__init__(name, os.lseek(self._descriptor, 0, os.SEEK_END), record)
+        self._written = os.fstat(self._descriptor).st_mtime_ns
         if not self.size:
             self.close()
             raise UnreadableFile(f"{name}: the file is empty (0 bytes): the dump was never written")
@@ -114,23 +120,16 @@ class StoredFile(DumpFile):
             # ENXIO: nothing but a hole up to the end. A file system may not know SEEK_DATA.
             return self.size if error.errno == errno.ENXIO else offset
 
+    def changed(self) -> str:
+        size, status = os.lseek(self._descriptor, 0, os.SEEK_END), os.fstat(self._descriptor)
+        if size != self.size:
+            return f"it had {self.size:,} bytes when it was opened, and has {size:,} now"
+        return "it was written to" if status.st_mtime_ns != self._written else ""
+
     def close(self) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
-
-
-def _refusal(mode: int) -> str | None:
-    """Why no dump can be read from a file of this kind."""
-    if stat.S_ISDIR(mode):
-        return "a directory: give the vmcore file inside it"
-    if stat.S_ISFIFO(mode):
-        return f"a pipe, and {SAVE_IT_FIRST}"
-    if stat.S_ISCHR(mode):
-        return f"a character device, and {SAVE_IT_FIRST}"
-    if stat.S_ISSOCK(mode):
-        return f"a socket, and {SAVE_IT_FIRST}"
-    return None
 
 
 class Window:

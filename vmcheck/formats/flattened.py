@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vmcheck.errors import UnreadableFile
+from vmcheck.facts.ranges import distinct
 from vmcheck.formats.file import DumpFile, Window
-from vmcheck.ranges import distinct
 
 # makedumpfile.h: struct makedumpfile_header, which fills MAX_SIZE_MDF_HEADER bytes.
 SIGNATURE = b"makedumpfile\0\0\0\0"
@@ -58,6 +58,26 @@ class FlattenedFile(DumpFile):
                 source = self._sources[each] + first - self._offsets[each]
                 result[first - offset : last - offset] = self._stream.read(source, last - first)
         return bytes(result)
+
+    def next_data(self, offset: int) -> int:
+        piece = bisect_right(self._offsets, offset) - 1
+        if piece >= 0 and offset < self._ends[piece]:
+            return offset
+        return self._offsets[piece + 1] if piece + 1 < len(self._offsets) else self.size
+
+    def has_gaps(self, start: int, end: int) -> bool:
+        # makedumpfile -F writes every byte; vmcheck distill leaves out what no check reads.
+        at = start
+        for piece in range(
+            max(0, bisect_right(self._offsets, start) - 1), bisect_right(self._offsets, end - 1)
+        ):
+            if self._offsets[piece] > at:
+                return True
+            at = max(at, self._ends[piece])
+        return at < end
+
+    def changed(self) -> str:
+        return self._stream.changed()
 
     def close(self) -> None:
         self._stream.close()

@@ -11,22 +11,27 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, reduce
 from typing import Literal, NamedTuple
 
 from vmcheck.errors import PageNotStored, UnreadableFile, UnsupportedFormat
-from vmcheck.formats import machines
+from vmcheck.facts.body import Body, Verified
+from vmcheck.facts.header import DumpHeader, Format
+from vmcheck.facts.machine import PAGE_SIZES, ByteOrder, Machine, named
+from vmcheck.facts.ranges import ADDRESS_LIMIT, EMPTY, RangeSet
 from vmcheck.formats.bitmap import read_bitmap
 from vmcheck.formats.compression import DUMP_DH_COMPRESSED_ZLIB, Corrupt, name_of, unpack_page
 from vmcheck.formats.file import DumpFile
 from vmcheck.formats.notes import ERASEINFO, LARGEST_VMCOREINFO, NoteHeader, Notes
+from vmcheck.formats.page_check import joined, unpack_all
 from vmcheck.formats.page_desc import PageDescriptor, PageTable
-from vmcheck.header import DumpHeader, Format, Producer
-from vmcheck.ranges import ADDRESS_LIMIT, EMPTY, RangeSet
 
 SIGNATURE = b"KDUMP   "
 VERSIONS = range(1, 7)
+NEWEST_VERSION = 64
+"""Versions up to this that are not known are read as the last known one. A larger number is damage."""
 DUMP_DH_COMPRESSED_INCOMPLETE = 0x8
 """In status: makedumpfile ran out of space."""
 
@@ -43,6 +48,12 @@ SINCE_VERSION = (1, 1, 2, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 6)
 
 DESCRIPTORS_AT_ONCE = 512
 CACHED_BYTES = 4 << 20
+DISTILLED = b"vmcheck distill"
+"""In the unused end of the first block, before a byte: 0 where the last page_desc is kept, else 1."""
+PROBED = 1024
+"""Pages whose first bytes a check reads."""
+SAMPLE = 256
+"""Pages that a check unpacks to see whether they can be: about 9 ms."""
 
 
 class SubHeader(NamedTuple):
@@ -69,7 +80,8 @@ class DiskDumpHeader:
     """struct disk_dump_header, and how its file lays structures out."""
 
     bits: int
-    byteorder: str
+    """Of a long in the file's own structures."""
+    byteorder: ByteOrder
     header_version: int
     utsname: tuple[str, ...]
     tv_sec: int
@@ -87,8 +99,8 @@ class DiskDumpHeader:
         return "<" if self.byteorder == "little" else ">"
 
     @property
-    def machine(self) -> str:
-        return self.utsname[4] or "unknown"
+    def arch(self) -> Machine:
+        return named(self.utsname[4] or "unknown")
 
     @property
     def bitmap_offset(self) -> int:
@@ -131,7 +143,7 @@ class Part:
 
     @property
     def _has_two_bitmaps(self) -> bool:
-        """diskdump has one where it left nothing out; told by its size, as crash does (diskdump.c)."""
+        """diskdump has one where it left nothing out; recognised by its size, as crash does (diskdump.c)."""
         return self.pages <= 4 * self.disk.bitmap_size
 
     @property
@@ -162,6 +174,21 @@ class Part:
         if self.disk.header_version >= 6:
             return self.sub.start_pfn_64, self.sub.end_pfn_64
         return self.sub.start_pfn, self.sub.end_pfn
+
+    @cached_property
+    def distilled(self) -> bool:
+        """``vmcheck distill`` made the file: by its mark, or before it had one, by gaps of the stream."""
+        return self._mark[:-1] == DISTILLED or self.file.has_gaps(self.table.offset_of(0), self.table.end)
+
+    @property
+    def ends_as_the_original(self) -> bool:
+        """The last page_desc is as it was in the dump that was distilled."""
+        return not self.distilled or self._mark == DISTILLED + b"\0"
+
+    @property
+    def _mark(self) -> bytes:
+        size = len(DISTILLED) + 1
+        return self.file.read(self.disk.block_size - size, size)
 
     @property
     def incomplete(self) -> bool:
@@ -199,6 +226,10 @@ class KdumpMemory:
         self._parts = parts
         self._header = header
         self._page_size = header.page_size
+        self.damaged: dict[int, str] = {}
+        """Why each page that was wanted and did not unpack is damaged, by physical address."""
+        self.empty: set[int] = set()
+        """Physical addresses of pages that were wanted and have an empty page_desc."""
         self._page = lru_cache(CACHED_BYTES // header.page_size)(self._load_page)
 
     def read(self, address: int, size: int) -> bytes:
@@ -241,15 +272,78 @@ class KdumpMemory:
     def _unpack(self, part: Part, descriptor: PageDescriptor, address: int) -> bytes:
         offset, size, flags, _ = descriptor
         if not offset and not size:
+            self.empty.add(address)
             raise _absent(address, self._why_empty(part))
         if size > self._page_size:
-            raise _absent(address, f"corrupt: its page_desc has size {size:#x}, more than a page")
+            raise self._is_damaged(address, f"its page_desc has size {size:#x}, more than a page")
         if offset + size > part.file.size:
             raise _absent(address, "past the end of the truncated file")
         try:
             return unpack_page(part.file.read(offset, size), flags, self._page_size)
         except Corrupt as reason:
-            raise _absent(address, f"corrupt: {reason}") from None
+            raise self._is_damaged(address, str(reason)) from None
+
+    def _is_damaged(self, address: int, why: str) -> PageNotStored:
+        self.damaged.setdefault(address - address % self._page_size, why)
+        return _absent(address, f"damaged: {why}")
+
+    def body(self) -> Body:
+        """What became of the pages: the whole table, and a sample of the pages unpacked."""
+        body = reduce(_joined, (self._body_of(part) for part in self._parts))
+        pages = RangeSet((address, address + self._page_size) for address in self.damaged)
+        first = [f"the page at {address:#x}: {why}" for address, why in list(self.damaged.items())[:4]]
+        changed = next((why for part in self._parts if (why := part.file.changed())), "")
+        return replace(body, damaged=body.damaged | pages, defects=(*body.defects, *first), changed=changed)
+
+    def verify(self, start: int, end: int) -> Verified:
+        """Unpack every page with a physical address in ``[start, end)``."""
+        found = Verified(start, end)
+        for part in self._parts:
+            found = joined(found, unpack_all(part.file, part.table, start, end, self._page_size))
+        return found
+
+    def _body_of(self, part: Part) -> Body:
+        table, distilled = part.table, part.distilled
+        judged = table.judged(distilled)
+        # Pages are written in rising order: what has no page_desc up to the end was never written.
+        tail = (
+            RangeSet([(int(judged.empty.starts[-1]), len(table))])
+            if judged.empty.end == len(table) > 0
+            else EMPTY
+        )
+        wrong = judged.wrong
+        if not distilled:
+            wrong |= judged.empty - tail
+        elif not part.ends_as_the_original and not self._wanted_in(part, tail):
+            # Before it marked its dumps, distill did not keep the last page_desc, which may be of a page of
+            # zeros. It kept every page that a check reads: one that is not there was not there before.
+            tail = EMPTY
+        explained = self._header.incomplete or part.file.cut or part.expected_size > part.file.size
+        unpacked = 0
+        if not (distilled or explained or judged.contradicts):
+            for index, descriptor in table.sample(SAMPLE):
+                with suppress(PageNotStored):
+                    self._unpack(part, descriptor, table.address(index))
+                    unpacked += 1
+            if blank := table.blank(PROBED):
+                wrong |= blank
+                place = next(iter(blank))[0]
+                first = f"page_desc {place:,}: its data begin with zeros, as in a hole of the file"
+                judged = judged._replace(defects=(*judged.defects, first))
+        return Body(
+            len(table),
+            EMPTY if explained else table.addresses(tail),
+            table.addresses(wrong) - part.cut,
+            judged.defects,
+            unpacked,
+            distilled,
+        )
+
+    def mark(self) -> dict[int, bytes]:
+        """By file offset, what says that the file is distilled."""
+        whole = all(part.ends_as_the_original for part in self._parts)
+        mark = DISTILLED + (b"\0" if whole else b"\1")
+        return {self._page_size - len(mark): mark}
 
     def header_patches(self) -> dict[int, bytes]:
         """By file offset, what blanks node and domain name in disk_dump_header."""
@@ -273,17 +367,53 @@ class KdumpMemory:
             descriptor.offset: packed.ljust(descriptor.size, b"\0"),
         }
 
+    def _wanted_in(self, part: Part, ranks: RangeSet) -> bool:
+        """Whether a page that was wanted, and has no page_desc, is among these."""
+        places = (part.table.find(address) for address in self.empty)
+        return any(place is not None and place[0] in ranks for place in places)
+
     def _why_empty(self, part: Part) -> str:
         """Why a page_desc may be all zeros."""
         if part.file.cut:
             return "past the end of the truncated file"
         if self._header.incomplete:
             return "never written: makedumpfile ran out of space"
-        return "not kept by distill"
+        if part.distilled:
+            return "not kept by distill"
+        return "its page_desc is empty: never written, or damaged"
+
+
+def _joined(one: Body, other: Body) -> Body:
+    """Of two parts of one dump."""
+    return Body(
+        one.pages + other.pages,
+        one.never_written | other.never_written,
+        one.damaged | other.damaged,
+        one.defects + other.defects,
+        one.unpacked + other.unpacked,
+        one.distilled or other.distilled,
+    )
 
 
 def _absent(address: int, why: str) -> PageNotStored:
     return PageNotStored(f"physical address {address:#x}: {why}", address)
+
+
+class SplitPart(NamedTuple):
+    """A part of ``makedumpfile --split``."""
+
+    crash: object
+    """The same for the parts of one dump, and for no other file."""
+    window: tuple[int, int]
+    """Page frame numbers ``[start, end)`` that it holds."""
+
+
+def split_part(file: DumpFile) -> SplitPart | None:
+    """None where the file is a whole dump. The bitmaps are not read."""
+    part = Part(file)
+    if part.window is None:
+        return None
+    return SplitPart((tuple(_notes(part).vmcoreinfo), part.disk.utsname, part.pages), part.window)
 
 
 def read(files: Sequence[DumpFile]) -> tuple[DumpHeader, KdumpMemory]:
@@ -297,9 +427,9 @@ def read(files: Sequence[DumpFile]) -> tuple[DumpHeader, KdumpMemory]:
     header = DumpHeader(
         path=", ".join(file.name for file in files),
         format=Format.KDUMP,
-        producer=Producer.HYPERVISOR if notes.from_hypervisor else Producer.KDUMP,
-        machine=first.disk.machine,
-        bits=first.disk.bits,
+        producer=notes.producer,
+        machine=first.disk.arch.name,
+        bits=first.disk.arch.kernel_bits(first.disk.bits),
         byteorder=first.disk.byteorder,
         page_size=first.disk.block_size,
         described=first.described,
@@ -319,8 +449,15 @@ def read(files: Sequence[DumpFile]) -> tuple[DumpHeader, KdumpMemory]:
         absent_parts=dumpable - stored if first.window else EMPTY,
         utsname=first.disk.utsname,
         timestamp=first.disk.tv_sec,
+        remarks=_remarks(first.disk),
     )
     return header, KdumpMemory(parts, header)
+
+
+def _remarks(disk: DiskDumpHeader) -> tuple[str, ...]:
+    if disk.header_version in VERSIONS:
+        return ()
+    return (f"header_version {disk.header_version} is not known: it was read as {VERSIONS[-1]}",)
 
 
 def _expected_size(parts: Sequence[Part]) -> int:
@@ -336,8 +473,17 @@ def _check_parts(parts: Sequence[Part]) -> None:
         for one in (first, part):
             if one.window is None:
                 raise UnreadableFile(f"{one.file.name}: given with others, and not a part of a split dump")
-        if (part.disk, part.pages) != (first.disk, first.pages):
-            raise UnreadableFile(f"{part.file.name}: not a part of the same dump as {first.file.name}")
+        mine, its = ({**vars(each.disk), "max_mapnr": each.pages} for each in (first, part))
+        for field, value in mine.items():
+            if its[field] != value:
+                raise UnreadableFile(
+                    f"{part.file.name}: not a part of the same dump as {first.file.name}: {field} is "
+                    f"{_shown(its[field])}, not {_shown(value)}"
+                )
+
+
+def _shown(value: object) -> str:
+    return repr(value) if isinstance(value, (str, tuple)) else f"{value:#x}"
 
 
 def _disk_dump_header(file: DumpFile) -> DiskDumpHeader:
@@ -349,8 +495,9 @@ def _disk_dump_header(file: DumpFile) -> DiskDumpHeader:
         )
     data = file.read(len(SIGNATURE), longest)
     little, big = (int.from_bytes(data[:4], order) for order in ("little", "big"))
-    byteorder, version = ("little", little) if little < big else ("big", big)
-    if version not in VERSIONS:
+    byteorder: ByteOrder = "little" if little < big else "big"
+    version = min(little, big)
+    if not VERSIONS[0] <= version <= NEWEST_VERSION:
         raise UnsupportedFormat(
             f"{file.name}: kdump-compressed with header_version {version}; "
             f"{VERSIONS[0]} to {VERSIONS[-1]} are known"
@@ -360,7 +507,7 @@ def _disk_dump_header(file: DumpFile) -> DiskDumpHeader:
         _, names, tv_sec, _, status, block_size, sub_hdr_size, bitmap_blocks, max_mapnr, *_ = (
             struct.unpack_from(layout, data)
         )
-        if block_size in machines.PAGE_SIZES and sub_hdr_size > 0:
+        if block_size in PAGE_SIZES and sub_hdr_size > 0:
             return DiskDumpHeader(
                 bits=bits,
                 byteorder=byteorder,
@@ -374,8 +521,8 @@ def _disk_dump_header(file: DumpFile) -> DiskDumpHeader:
                 max_mapnr=max_mapnr,
             )
     raise UnreadableFile(
-        f"{file.name}: disk_dump_header has no block_size between {machines.PAGE_SIZES[0]} and "
-        f"{machines.PAGE_SIZES[-1]} with a positive sub_hdr_size, neither as 64-bit nor as 32-bit"
+        f"{file.name}: disk_dump_header has no block_size between {PAGE_SIZES[0]} and "
+        f"{PAGE_SIZES[-1]} with a positive sub_hdr_size, neither as 64-bit nor as 32-bit"
     )
 
 
@@ -410,14 +557,13 @@ def _sub_header_layouts(disk: DiskDumpHeader) -> tuple[str, ...]:
     """The likeliest first: 32-bit x86 aligns 64-bit members to 4 bytes, the others to 8."""
     if disk.bits == 64:
         return (SUB_HEADER_64,)
-    x86 = disk.machine.startswith("i") and disk.machine.endswith("86")
     layouts = (SUB_HEADER_32_PACKED, SUB_HEADER_32_PADDED)
-    return layouts if x86 else layouts[::-1]
+    return layouts if disk.arch.packed_off_t else layouts[::-1]
 
 
 def _notes(part: Part) -> Notes:
     sub = part.sub
-    notes = Notes(part.disk.byteorder, part.disk.bits)
+    notes = Notes(part.disk.byteorder, part.disk.arch.kernel_bits(part.disk.bits))
     if sub.size_note:
         notes.read(part.file, sub.offset_note, sub.size_note, "offset_note")
     if sub.size_vmcoreinfo:

@@ -12,8 +12,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from vmcheck.facts.ranges import ADDRESS_LIMIT, RangeSet
 from vmcheck.formats.file import DumpFile
-from vmcheck.ranges import ADDRESS_LIMIT, RangeSet
+from vmcheck.formats.page_chain import PageChain
 
 SIZE = 24
 LAYOUT = "QIIQ"
@@ -21,8 +22,18 @@ COLUMNS = [("offset", "u8"), ("size", "u4"), ("flags", "u4"), ("page_flags", "u8
 PROBE = 64
 """page_descs read at once where the end of the data is sought."""
 IN_BULK = 1 << 16
+MOST_AMISS = 1 << 12
+"""page_descs that a table may be longer or shorter than its bitmap, to be reported as that."""
 LONGEST_SEARCH = 1 << 20
 """page_descs read, from the last one back, where no probe finds the end of the data."""
+
+
+KNOWN_FLAGS = 0x1 | 0x2 | 0x4 | 0x20
+"""DUMP_DH_COMPRESSED_ZLIB, _LZO, _SNAPPY, _ZSTD: makedumpfile's diskdump_mod.h."""
+UNKNOWN_FLAGS = np.uint32(~KNOWN_FLAGS & 0xFFFFFFFF)
+HEAD = 512
+"""Bytes. LZO counts a run of literals by zeros: 17 for a page of 4 KiB, 257 for one of 64 KiB."""
+DEFECTS_NAMED = 4
 
 
 class PageDescriptor(NamedTuple):
@@ -32,6 +43,16 @@ class PageDescriptor(NamedTuple):
     size: int
     flags: int
     page_flags: int
+
+
+class Judged(NamedTuple):
+    """What :meth:`PageTable.judged` found, by index of page_desc."""
+
+    empty: RangeSet
+    wrong: RangeSet
+    defects: tuple[str, ...]
+    contradicts: bool
+    """The table's length is another than the second bitmap says, so that every page may be another's."""
 
 
 class PageTable:
@@ -67,6 +88,18 @@ class PageTable:
             return None
         return rank // self._page_size, (self._before[run + 1] - rank) // self._page_size
 
+    def rank(self, address: int) -> int:
+        """How many of the pages are below an address."""
+        run = bisect_right(self._starts, address) - 1
+        if run < 0:
+            return 0
+        size = self._before[run + 1] - self._before[run]
+        return (self._before[run] + min(address - self._starts[run], size)) // self._page_size
+
+    def columns(self, index: int, count: int) -> npt.NDArray[Any]:
+        """As :meth:`descriptors`, as an array with the members' names."""
+        return self._columns(index, count)
+
     def descriptors(self, index: int, count: int) -> Iterator[PageDescriptor]:
         """page_descs ``[index, index + count)``, as far as the file has them."""
         data = self._read(index, count)
@@ -100,6 +133,8 @@ class PageTable:
         finally:
             self._file.record = recording
         self._read(index, 1)
+        # And the last of all: where that is empty, the capture was interrupted.
+        self._read(self._count - 1, 1)
         return end
 
     def _last_data(self) -> tuple[int, int]:
@@ -120,6 +155,113 @@ class PageTable:
             first = max(0, first - IN_BULK)
             last = max(last, self._ends(first, IN_BULK))
         return last
+
+    def judged(self, distilled: bool = False) -> Judged:
+        """Every page_desc of the file, read in bulk: which are empty, and which are impossible."""
+        empty, wrong, defects = [RangeSet()], [RangeSet()], list[str]()
+        start = self._columns(0, 1)
+        mismatch = self._mismatch(int(start["offset"][0]) if len(start) else None)
+        # Of another length than the bitmap says, the table ends elsewhere.
+        data = self._offset if mismatch else self.end
+        chain = PageChain(self.end, distilled)
+        for index in range(0, self._held, IN_BULK):
+            table = self._columns(index, IN_BULK)
+            none = (table["offset"] == 0) & (table["size"] == 0)
+            # A sum that wraps lies past the end too: no file is that long.
+            past = table["size"] > np.maximum(self._file.size, table["offset"]) - table["offset"]
+            for name, bad in (
+                ("points into the table itself", (table["offset"] < data) & ~none),
+                ("has a size of 0", (table["size"] == 0) & ~none),
+                ("has a size of more than a page", table["size"] > self._page_size),
+                (
+                    "has flags that are not known",
+                    (table["flags"] & np.uint32(~KNOWN_FLAGS & 0xFFFFFFFF)) != 0,
+                ),
+                ("points past the end of the file", past & (table["size"] <= self._page_size)),
+            ):
+                if bad.any():
+                    place = int(bad.argmax())
+                    if len(defects) < DEFECTS_NAMED:
+                        defects.append(
+                            f"page_desc {index + place:,} of {self._count:,} {name}: offset "
+                            f"{int(table['offset'][place]):#x}, size {int(table['size'][place]):#x}, "
+                            f"flags {int(table['flags'][place]):#x}"
+                        )
+                    wrong.append(_runs(bad, index))
+            empty.append(_runs(none, index))
+            chain.add(table, index, none)
+        if mismatch is not None:
+            defects.insert(0, mismatch)
+        elif chain.number:
+            pages = chain.pages()
+            wrong += [RangeSet((page, page + 1) for page in pages)]
+            defects.append(
+                f"page_desc {pages[0]:,}: its data do not lie between those of its neighbours, "
+                f"as in {chain.number:,} places of the table"
+            )
+        return Judged(
+            reduce(RangeSet.__or__, empty),
+            reduce(RangeSet.__or__, wrong),
+            tuple(defects),
+            mismatch is not None,
+        )
+
+    def _mismatch(self, first: int | None) -> str | None:
+        """Where the first page's data say that the table has another length than the second bitmap.
+
+        makedumpfile puts a page of zeros before all others, which zero pages share.
+        """
+        if not first or first - self.end in (0, self._page_size):
+            return None
+        for zero_page in (0, self._page_size):
+            entries, rest = divmod(first - zero_page - self._offset, SIZE)
+            if not rest and 0 < abs(entries - self._count) <= MOST_AMISS:
+                return (
+                    f"the second bitmap has {self._count:,} pages; the table, which ends where the first "
+                    f"page's data begin, has {entries:,} page_descs"
+                )
+        return None
+
+    def __len__(self) -> int:
+        """Pages that the second bitmap has."""
+        return self._count
+
+    def address(self, index: int) -> int:
+        """Physical address of the page whose page_desc has this index."""
+        run = bisect_right(self._before, index * self._page_size) - 1
+        return self._starts[run] + index * self._page_size - self._before[run]
+
+    def addresses(self, ranks: RangeSet) -> RangeSet:
+        """Memory whose page_descs have these indices."""
+        return self._addresses(ranks)
+
+    def blank(self, number: int) -> RangeSet:
+        """Of up to ``number`` compressed pages over the whole table, those whose data begin with zeros.
+
+        No compression begins with so many: a hole of the file, or a block that was lost.
+        """
+        found = []
+        for index, descriptor in self.sample(number):
+            head = min(HEAD, descriptor.size)
+            inside = descriptor.offset + head <= self._file.size
+            if (
+                descriptor.flags & KNOWN_FLAGS
+                and inside
+                and not any(self._file.read(descriptor.offset, head))
+            ):
+                found.append((index, index + 1))
+        return RangeSet(found)
+
+    def sample(self, number: int) -> Iterator[tuple[int, PageDescriptor]]:
+        """Index and page_desc of up to ``number`` pages: one of each equal stretch of the table."""
+        number = min(number, self._held)
+        for stretch in range(number):
+            begin, end = stretch * self._held // number, (stretch + 1) * self._held // number
+            # The same pages at every check of one dump, and no regular distance between them.
+            index = begin + (stretch * 2654435761 >> 7) % max(1, end - begin)
+            (descriptor,) = self.descriptors(index, 1)
+            if descriptor.offset or descriptor.size:
+                yield index, descriptor
 
     @property
     def absent(self) -> RangeSet:
@@ -156,6 +298,8 @@ class PageTable:
 
     def _addresses(self, ranks: RangeSet) -> RangeSet:
         """Memory whose page_descs have these indices."""
+        if not ranks:
+            return RangeSet()
         before = np.asarray(self._before) // self._page_size
         points = np.union1d(np.concatenate([ranks.starts, ranks.ends]), before)
         firsts, lasts = points[:-1], points[1:]

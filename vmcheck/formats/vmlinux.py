@@ -5,8 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Literal
 
 from elftools.common.exceptions import ELFError
 from elftools.construct.core import ConstructError
@@ -14,31 +12,20 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import NoteSection, SymbolTableSection
 
 from vmcheck.errors import VmcheckError
+from vmcheck.files import open_input
 
-ET_EXEC, ET_DYN = 2, 3
 _DATA = {"STT_OBJECT", "STT_NOTYPE"}
 
 
 @contextmanager
 def _opened(path: str) -> Iterator[ELFFile]:
     try:
-        with Path(path).open("rb") as file:
+        with open_input(path) as file:
             yield ELFFile(file)
     except OSError as error:
         raise VmcheckError(f"{path}: {error.strerror}") from None
     except (ELFError, ConstructError, ValueError, OverflowError, MemoryError) as error:
         raise VmcheckError(f"{path}: not a vmlinux nor a vmcheck symbol file: {error}") from None
-
-
-def is_executable(path: str) -> bool:
-    """Whether the file is an ELF executable or shared object, as a vmlinux is, and no core."""
-    try:
-        with Path(path).open("rb") as file:
-            head = file.read(18)
-    except OSError as error:
-        raise VmcheckError(f"{path}: {error.strerror}") from None
-    order: Literal["little", "big"] = "little" if head[5:6] == b"\x01" else "big"
-    return head[:4] == b"\x7fELF" and int.from_bytes(head[16:18], order) in (ET_EXEC, ET_DYN)
 
 
 def build_id(path: str) -> str | None:

@@ -29,7 +29,7 @@ from vmcheck.errors import VmcheckError
 
 MAGIC = 0xEB9F
 MAX_BYTES = 64 << 20
-"""Debian's are 4 to 6 MB. More than this is not believed."""
+"""Debian's are 4 to 6 MB. More than this is refused."""
 
 INT, PTR, ARRAY, STRUCT, UNION, ENUM, FWD, TYPEDEF, VOLATILE, CONST, RESTRICT = range(1, 12)
 FUNC, FUNC_PROTO, VAR, DATASEC, FLOAT, DECL_TAG, TYPE_TAG, ENUM64 = range(12, 20)
@@ -87,8 +87,8 @@ class Btf:
         self._words = self._table.data
         self._strings = data[strings : strings + str_len]
         self._offsets = self._record_offsets()
-        self._names = self._table[np.frombuffer(self._offsets, np.uint32)]
         """Word offset of each record by type id; id 0 is void."""
+        self._names = self._table[np.frombuffer(self._offsets, np.uint32)]
         self._types: dict[int, Type] = {}
         self._building: set[int] = set()
 
@@ -111,6 +111,23 @@ class Btf:
         if not position:
             return []
         return [int(type_id) for type_id in np.flatnonzero(self._names == position) if type_id]
+
+    def enumerator(self, name: str) -> int | None:
+        """The value of an enumerator of an anonymous ``enum``, which no type's name leads to."""
+        position = self._strings.find(b"\0" + name.encode() + b"\0") + 1
+        if not position:
+            return None
+        offsets = np.frombuffer(self._offsets, np.uint32)
+        for place in np.flatnonzero(self._table == position).tolist():
+            type_id = int(np.searchsorted(offsets, place, "right")) - 1
+            if type_id < 1:
+                continue
+            record = self._record(type_id)
+            width = _WORDS_PER_ITEM.get(record.kind, 0)
+            index = place - int(offsets[type_id]) - 3
+            if record.kind == ENUM and index >= 0 and index % width == 0:
+                return int(record.words[index + 1])
+        return None
 
     def _name(self, offset: int) -> str:
         end = self._strings.find(b"\0", offset)

@@ -8,9 +8,9 @@ import struct
 import numpy as np
 from drgn import FaultError, sizeof
 
-from vmcheck.header import Producer, unwritten_registers
+from vmcheck.facts.header import Producer, unwritten_registers
+from vmcheck.facts.topology import SavedNote, Unknown
 from vmcheck.kernel.program import Kernel
-from vmcheck.topology import SavedNote, Unknown
 
 MAX_CPUS = 8192
 """The most that CONFIG_NR_CPUS can be."""
@@ -22,7 +22,10 @@ MAX_NOTE = 64 << 10
 
 def mask(kernel: Kernel, name: str) -> frozenset[int]:
     """CPU numbers in ``__cpu_<name>_mask``. Raises LookupError or FaultError."""
-    variable = kernel.prog[f"__cpu_{name}_mask"]
+    # Before Linux kernel commit 5aec01b834fd ("kernel/cpu.c: eliminate cpu_*_mask") (in v4.5).
+    old = f"cpu_{name}_bits"
+    has_old = kernel.symbols is not None and kernel.symbols.address(old) is not None
+    variable = kernel.prog[old if has_old else f"__cpu_{name}_mask"]
     address = variable.address_
     assert address is not None
     size = min(sizeof(variable), MAX_CPUS // 8) * 8 // kernel.header.bits
@@ -62,7 +65,9 @@ def _note_size(kernel: Kernel) -> int:
     try:
         return int(sizeof(kernel.prog.type("note_buf_t")))
     except LookupError:
-        return 512
+        # The note's header and name, the registers, and an empty note behind them.
+        prstatus = kernel.header.arch.prstatus
+        return 512 if prstatus is None else MIN_NOTE + prstatus
 
 
 def _parse(data: bytes, kernel: Kernel) -> SavedNote | Unknown:

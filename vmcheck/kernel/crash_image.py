@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from drgn import Object
 
+from vmcheck.facts.topology import CrashImage
 from vmcheck.kernel.program import Kernel
-from vmcheck.topology import CrashImage
 
 KEXEC_SEGMENT_MAX = 16
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What in a kernel's memory tells whose machine it was."""
+"""What in a kernel's memory identifies the machine."""
 
 from __future__ import annotations
 

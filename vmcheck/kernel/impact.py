@@ -17,18 +17,19 @@ import numpy as np
 import numpy.typing as npt
 from drgn import FaultError, Type, offsetof
 
-from vmcheck.kernel.memory import SectionTable
-from vmcheck.kernel.pages import Structs, Words, column, compound_tails, is_slab
-from vmcheck.kernel.program import Kernel
-from vmcheck.ranges import RangeSet
-from vmcheck.topology import (
+from vmcheck.facts.ranges import EMPTY, RangeSet
+from vmcheck.facts.topology import (
     LostModule,
     LostPages,
     Modules,
     PageCount,
     PageKind,
     Sections,
+    Unknown,
 )
+from vmcheck.kernel.memory import SectionTable
+from vmcheck.kernel.pages import Structs, Words, column, compound_tails, is_slab
+from vmcheck.kernel.program import Kernel
 
 T = TypeVar("T")
 
@@ -40,7 +41,7 @@ MAX_HEADS = 16
 NO_NODE = 1 << 40
 MAX_MODULES = 4096
 MAX_ZONES = 16
-MAX_NODES = 1 << 16
+MAX_NUMNODES = 1 << 16
 MAX_TRANSLATIONS = 1 << 15
 """Of virtual addresses, of each structure that is looked for: a quarter of a second."""
 
@@ -233,7 +234,7 @@ def _node_bits(kernel: Kernel, zones: int) -> int:
     except (LookupError, StopIteration, AttributeError):
         return 0
     nodes = (length - 1) // zones if zones else 0
-    return nodes.bit_length() - 1 if 1 < nodes <= MAX_NODES and nodes & (nodes - 1) == 0 else 0
+    return nodes.bit_length() - 1 if 1 < nodes <= MAX_NUMNODES and nodes & (nodes - 1) == 0 else 0
 
 
 def _page_types(kernel: Kernel) -> Iterator[tuple[PageKind, tuple[int, int]]]:
@@ -260,7 +261,7 @@ def _page_types(kernel: Kernel) -> Iterator[tuple[PageKind, tuple[int, int]]]:
         for name, value in _enumerators(kernel, "enum pagetype"):
             if name == "PGTY_table":
                 yield PageKind.PAGE_TABLE, (mask, value << 24)
-    elif buddy == 0xFFFFFF7F and kernel.has_types:
+    elif buddy == 0xFFFFFF7F and kernel.has_types and not kernel.by_shape:
         # Page types were cleared bits: PG_buddy 0x80, PG_offline 0x100 and PG_table, 0x400 until
         # Linux kernel commit 18b2db3b0385 ("mm: Convert page kmemcg type to a page memcg flag")
         # (in v5.11), which brought memcg_data, and 0x200 since.
@@ -316,7 +317,8 @@ def memmap(kernel: Kernel, table: SectionTable, sections: Sections, missing: Ran
     """
     size = kernel.vmcoreinfo_number("SIZE(page)")
     page_size, found = kernel.header.page_size, []
-    others = sections.present - sections.early - missing.aligned_outward(sections.size)
+    early = EMPTY if isinstance(sections.early, Unknown) else sections.early
+    others = sections.present - early - missing.aligned_outward(sections.size)
     step = max(sections.size // 8, page_size)
     starts = chain.from_iterable(range(start, end, step) for start, end in others)
     for address in islice(starts, MAX_TRANSLATIONS):
@@ -379,15 +381,15 @@ def modules(kernel: Kernel, missing: RangeSet) -> Modules:
 
 def _module_areas(module: Type) -> Callable[[Kernel, int], Iterator[tuple[int, int]]]:
     """A function that gives (address, bytes) of each part of the module at an address."""
-    try:
-        # Since Linux kernel commit ac3b43283923 ("module: replace module_layout with
-        # module_memory") (in v6.4).
-        member = next(each for each in module.members or () if each.name == "mem")
-        element, number = member.type.type, member.type.length or 0
+    # Since Linux kernel commit ac3b43283923 ("module: replace module_layout with module_memory")
+    # (in v6.4).
+    if module.has_member("mem"):
+        array = module.member("mem").type
+        element, number = array.type, array.length or 0
         start, step = offsetof(module, "mem"), element.size or 0
-    except StopIteration:
-        member = next(each for each in module.members or () if each.name == "core_layout")
-        element, number, start, step = member.type, 1, offsetof(module, "core_layout"), 0
+    else:
+        element, number = module.member("core_layout").type, 1
+        start, step = offsetof(module, "core_layout"), 0
     base, size = offsetof(element, "base"), offsetof(element, "size")
 
     def areas(kernel: Kernel, address: int) -> Iterator[tuple[int, int]]:

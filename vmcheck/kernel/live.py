@@ -8,11 +8,13 @@ from dataclasses import replace
 from drgn import Architecture, FaultError, PlatformFlags, Program
 
 from vmcheck.errors import PageNotStored, UnreadableFile, VmcheckError
-from vmcheck.header import DumpHeader, Format, Producer
-from vmcheck.kernel import UNREADABLE, crash_image
-from vmcheck.kernel.program import ARCHITECTURES, Kernel, Memory
-from vmcheck.ranges import EMPTY
-from vmcheck.topology import CrashImage, Unknown
+from vmcheck.facts.header import DumpHeader, Format, Producer
+from vmcheck.facts.machine import MACHINES, ByteOrder
+from vmcheck.facts.ranges import EMPTY
+from vmcheck.facts.topology import CrashImage, Unknown
+from vmcheck.kernel import crash_image
+from vmcheck.kernel.program import Kernel, Memory
+from vmcheck.kernel.read import UNREADABLE
 
 
 class Guest:
@@ -29,7 +31,7 @@ class Guest:
             vmcoreinfo = self._prog["VMCOREINFO"].string_()
         except (LookupError, FaultError):
             raise VmcheckError(
-                f"{socket}: the guest told QEMU no VMCOREINFO: start QEMU with -device vmcoreinfo, and let "
+                f"{socket}: the guest gave QEMU no VMCOREINFO: start QEMU with -device vmcoreinfo, and let "
                 "the guest's kernel load qemu_fw_cfg"
             ) from None
         self.header = self._header(socket, bytes(vmcoreinfo))
@@ -64,8 +66,9 @@ class Guest:
 
 
 def _machine(arch: Architecture, little: bool) -> str:
-    names = [name for name, known in ARCHITECTURES.items() if known is arch]
-    return names[-1] if little else names[0]
+    order: ByteOrder = "little" if little else "big"
+    names = {machine.byteorder: machine.name for machine in MACHINES if machine.drgn == arch.name}
+    return names.get(order) or next(iter(names.values()))
 
 
 def loaded_image(header: DumpHeader, memory: Memory) -> CrashImage | Unknown | None:

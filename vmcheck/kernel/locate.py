@@ -2,13 +2,19 @@
 """Find the kallsyms tables of a kernel that names none, by their shape.
 
 Until Linux kernel commit f09bddbd8661 ("vmcoreinfo: add kallsyms_num_syms symbol") (in
-v6.0), VMCOREINFO does not say where they are: Debian 5.10, RHEL 8. scripts/kallsyms.c
-writes them next to each other in .rodata, each aligned to 8 bytes (``ALGN``)::
+v6.0), VMCOREINFO does not name them. scripts/kallsyms.c writes them next to each other in
+.rodata, each aligned to a pointer (``ALGN``)::
 
     offsets  relative_base  num_syms  names  markers  token_table  token_index
 
 token_index is 256 ascending u16 which point at NUL-ended strings right before it: in
-80 MB of kernel there is one such place.
+80 MB of kernel there is one such place. Two things changed over time:
+
+- Before commit 2213e9a66bb8 ("kallsyms: add support for relative offsets in kallsyms
+  address table") (in v4.6), an array of addresses stands where offsets and relative_base
+  do. Both places are given, and the one that gives _stext its address is the one in use.
+- Before commit 80ffbaa5b1bd ("kallsyms: reduce size a little on 64-bit") (in v5.0), each
+  marker and num_syms have the size of a pointer; since then, 4 bytes.
 """
 
 from __future__ import annotations
@@ -19,6 +25,7 @@ from itertools import islice
 import numpy as np
 from drgn import FaultError
 
+from vmcheck.facts.machine import ByteOrder
 from vmcheck.kernel.symbols import SymbolError
 
 IMAGE_LIMIT = 256 << 20
@@ -66,84 +73,100 @@ class Image:
         return self.read(address, half) + self.read(address + half, size - half)
 
 
-def kallsyms(image: Image, byteorder: str) -> Mapping[str, int]:
-    """Virtual address of each ``kallsyms_*`` table, without the prefix. Raises SymbolError."""
-    for token_index in islice(_candidates(image, byteorder), MAX_CANDIDATES):
+def kallsyms(image: Image, byteorder: ByteOrder, word: int = 8) -> Mapping[str, int]:
+    """Virtual address of each ``kallsyms_*`` table, without the prefix. Raises SymbolError.
+
+    ``word`` is the size of a pointer, bytes. ``num_syms`` is where its low 4 bytes are.
+    """
+    for token_index in islice(_candidates(image, byteorder, word), MAX_CANDIDATES):
         base = max(image.start, token_index - TABLES_LIMIT)
         before = image.read(base, token_index + _TOKEN_INDEX_SIZE - base)
-        if tables := _tables(before, token_index - base, byteorder):
+        if tables := _tables(before, token_index - base, byteorder, word):
             return {name: base + offset for name, offset in tables.items()}
     raise SymbolError("VMCOREINFO does not name kallsyms, and no table of its shape is in the kernel image")
 
 
-def _candidates(image: Image, byteorder: str) -> Iterator[int]:
+def _candidates(image: Image, byteorder: ByteOrder, word: int) -> Iterator[int]:
     """Addresses of what could be token_index."""
     for chunk in image.chunks():
         # No variable is read: distill keeps what is read, and blanks nothing in it.
         data = image.read(chunk, min(_CHUNK + _TOKEN_INDEX_SIZE, image.end - chunk)) + bytes(4)
-        for place in _token_indexes(data, byteorder):
+        for place in _token_indexes(data, byteorder, word):
             yield chunk + place
 
 
-def _tables(data: bytes, token_index: int, byteorder: str) -> dict[str, int] | None:
+def _tables(data: bytes, token_index: int, byteorder: ByteOrder, word: int) -> dict[str, int] | None:
     """Offsets of all the tables, if those before ``token_index`` have their shapes."""
-    token_table = _token_table(data, token_index, byteorder)
-    if token_table is None or (tables := _before(data, token_table, byteorder)) is None:
+    token_table = _token_table(data, token_index, byteorder, word)
+    if token_table is None or (tables := _before(data, token_table, byteorder, word)) is None:
         return None
     return tables | {"token_table": token_table, "token_index": token_index}
 
 
-def _token_indexes(data: bytes, byteorder: str) -> Iterator[int]:
+def _token_indexes(data: bytes, byteorder: ByteOrder, word: int) -> Iterator[int]:
     """Offsets of 256 ascending u16, the first of them 0."""
     values = np.frombuffer(data, _order(byteorder) + "u2", len(data) // 2)
     # Where the values stop ascending. Two stops 256 apart have a table between them, and
     # what follows token_index is another table or padding, which need not stop the ascent.
     stops = np.flatnonzero(values[1:] <= values[:-1]) + 1
     begins = stops[:-1][np.diff(stops) >= _TOKENS]
-    for begin in begins[(values[begins] == 0) & (begins % 4 == 0)].tolist():
+    for begin in begins[(values[begins] == 0) & (begins % (word // 2) == 0)].tolist():
         yield begin * 2
 
 
-def _token_table(data: bytes, token_index: int, byteorder: str) -> int | None:
+def _token_table(data: bytes, token_index: int, byteorder: ByteOrder, word: int) -> int | None:
     """The offset before ``token_index`` from which every token but the first follows a NUL."""
     index = np.frombuffer(data, _order(byteorder) + "u2", _TOKENS, token_index).tolist()
     last_token = token_index - index[-1]
-    for begin in range(last_token - 2 & ~7, max(0, last_token - 256), -8):
+    for begin in range(last_token - 2 & -word, max(0, last_token - 256), -word):
         table = data[begin:token_index]
         if all(table[offset - 1] == 0 for offset in index[1:]) and 0 not in table[: index[1] - 1]:
             return begin
     return None
 
 
-def _before(data: bytes, token_table: int, byteorder: str) -> dict[str, int] | None:
+def _before(data: bytes, token_table: int, byteorder: ByteOrder, word: int) -> dict[str, int] | None:
     """Offsets of the tables that stand before ``token_table``."""
-    markers_end = (token_table & ~3) - (4 if not any(data[token_table - 4 : token_table]) else 0)
-    markers = _markers(data[max(0, markers_end - MARKERS_LIMIT) : markers_end], byteorder)
+    for width in sorted({4, word}):
+        for padding in range(0, word, width):
+            if any(data[token_table - padding : token_table]):
+                continue
+            if found := _with_markers(data, token_table - padding, byteorder, word, width):
+                return found
+    return None
+
+
+def _with_markers(
+    data: bytes, markers_end: int, byteorder: ByteOrder, word: int, width: int
+) -> dict[str, int] | None:
+    """As ``_before``, where markers and num_syms have ``width`` bytes."""
+    markers = _markers(data[max(0, markers_end - MARKERS_LIMIT) : markers_end], byteorder, width)
     if not markers:
         return None
-    markers_start = markers_end - 4 * len(markers)
+    markers_start = markers_end - width * len(markers)
     # Names of 256 symbols follow the last marker: a few KB.
     last_names = markers_start - markers[-1]
-    for num_syms in range(last_names - 8 & ~7, max(0, last_names - (1 << 15)), -8):
-        count = int.from_bytes(data[num_syms : num_syms + 4], "little" if byteorder == "little" else "big")
-        names = num_syms + 8
+    for num_syms in range(last_names - word & -word, max(0, last_names - (1 << 15)), -word):
+        count = int.from_bytes(data[num_syms : num_syms + width], byteorder)
+        names = num_syms + word
         if -(-count // 256) == len(markers) and _names_agree(data, names, markers, count):
-            relative_base = num_syms - 8
+            relative_base = num_syms - word
             return {
-                "offsets": relative_base - (4 * count + 7 & ~7),
+                "addresses": num_syms - word * count,
+                "offsets": relative_base - (4 * count + word - 1 & -word),
                 "relative_base": relative_base,
-                "num_syms": num_syms,
+                "num_syms": num_syms + (width - 4 if byteorder == "big" else 0),
                 "names": names,
                 "markers": markers_start,
             }
     return None
 
 
-def _markers(data: bytes, byteorder: str) -> list[int]:
+def _markers(data: bytes, byteorder: ByteOrder, width: int) -> list[int]:
     """kallsyms_markers at the end of ``data``: where every 256th name begins, so it ascends from 0."""
-    words = np.frombuffer(data, _order(byteorder) + "u4")
-    falls = np.flatnonzero(words[1:] <= words[:-1])
-    markers = words[int(falls[-1]) + 1 :].tolist() if len(falls) else []
+    values = np.frombuffer(data[len(data) % width :], f"{_order(byteorder)}u{width}")
+    falls = np.flatnonzero(values[1:] <= values[:-1])
+    markers = values[int(falls[-1]) + 1 :].tolist() if len(falls) else []
     return markers if markers and markers[0] == 0 else []
 
 
@@ -159,5 +182,5 @@ def _names_agree(data: bytes, names: int, markers: list[int], count: int) -> boo
     return True
 
 
-def _order(byteorder: str) -> str:
+def _order(byteorder: ByteOrder) -> str:
     return "<" if byteorder == "little" else ">"

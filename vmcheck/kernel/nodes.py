@@ -3,17 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from functools import reduce
+from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
 
-from vmcheck.kernel.memory import NUMA_NO_NODE, SECTION_MARKED_PRESENT, BlockTable, SectionTable
+from vmcheck.facts.ranges import ADDRESS_LIMIT, RangeSet, distinct
+from vmcheck.facts.topology import Unknown
+from vmcheck.kernel.memory import NUMA_NO_NODE, BlockTable, SectionTable
 from vmcheck.kernel.program import Kernel
-from vmcheck.ranges import ADDRESS_LIMIT, EMPTY, RangeSet, distinct
-from vmcheck.topology import Unknown
 
-MAX_NODES = 1 << 12
+MAX_NUMA_NODES = 1 << 12
 """x86_64 has at most 1 << 10."""
 
 
@@ -26,22 +25,30 @@ def nodes(kernel: Kernel, sections: SectionTable, blocks: BlockTable | Unknown) 
     if not isinstance(blocks, Unknown) and (
         numbers := distinct(blocks.nodes[blocks.nodes != NUMA_NO_NODE]).tolist()
     ):
-        return {node: blocks.ranges(blocks.nodes == node) for node in numbers[:MAX_NODES]}
+        return {node: blocks.ranges(blocks.nodes == node) for node in numbers[:MAX_NUMA_NODES]}
     if "SYMBOL(contig_page_data)" in kernel.header.vmcoreinfo:
         return {}
     spans = dict(_spans(kernel))
-    present = sections.ranges(SECTION_MARKED_PRESENT)
-    return {
-        node: (span - reduce(RangeSet.__or__, (spans[other] for other in spans if other != node), EMPTY))
-        & present
-        for node, span in spans.items()
-    }
+    once = sections.present() - _shared(spans.values())
+    return {node: once.clipped(start, end) for node, (start, end) in spans.items()}
 
 
-def _spans(kernel: Kernel) -> Iterator[tuple[int, RangeSet]]:
+def _shared(spans: Collection[tuple[int, int]]) -> RangeSet:
+    """What at least two of the ranges have."""
+    bounds = np.array([*spans], dtype=np.int64).reshape(-1, 2)
+    places = np.concatenate([bounds[:, 0], bounds[:, 1]])
+    steps = np.repeat(np.array([1, -1]), len(bounds))
+    # Where bounds coincide, ends come first: ranges that touch share nothing.
+    order = np.lexsort((steps, places))
+    places, depth = places[order], np.cumsum(steps[order])
+    deep = depth[:-1] >= 2
+    return RangeSet.from_arrays(places[:-1][deep], places[1:][deep])
+
+
+def _spans(kernel: Kernel) -> Iterator[tuple[int, tuple[int, int]]]:
     """``node_start_pfn`` and ``node_spanned_pages`` of each ``pglist_data`` that ``node_data`` points to."""
     count = kernel.vmcoreinfo_number("LENGTH(node_data)")
-    if not 0 < count <= MAX_NODES:
+    if not 0 < count <= MAX_NUMA_NODES:
         raise LookupError(f"VMCOREINFO has LENGTH(node_data)={count}")
     start, spanned = (
         kernel.vmcoreinfo_number(f"OFFSET(pglist_data.{name})")
@@ -54,4 +61,4 @@ def _spans(kernel: Kernel) -> Iterator[tuple[int, RangeSet]]:
         first, pages = (int(kernel.words(address + offset, 1)[0]) for offset in (start, spanned))
         if first < limit and 0 < pages <= limit - first:
             page_size = kernel.header.page_size
-            yield node, RangeSet([(first * page_size, (first + pages) * page_size)])
+            yield node, (first * page_size, (first + pages) * page_size)

@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
-from drgn import FaultError
+from drgn import FaultError, Object
 
+from vmcheck.facts.header import Format
+from vmcheck.facts.ranges import RangeSet, distinct
+from vmcheck.facts.topology import SlabSample
 from vmcheck.kernel.memory import SectionTable
 from vmcheck.kernel.program import Kernel
-from vmcheck.ranges import RangeSet, distinct
-from vmcheck.topology import SlabSample
 
 Structs = npt.NDArray[np.uint8]
 """Struct pages side by side, shape ``(n, SIZE(page))``."""
@@ -49,7 +52,51 @@ def filtered_slab(kernel: Kernel, table: SectionTable) -> SlabSample:
         ours = filtered.contains(pages)
         looked_at += int(ours.sum())
         slab += pages[ours & _of_slab(kernel, structs, address)].tolist()
-    return SlabSample(looked_at, RangeSet((page, page + page_size) for page in slab))
+    found = RangeSet((page, page + page_size) for page in slab)
+    if kernel.header.format is Format.ELF:
+        found = _holding_data(kernel, table, found)
+    return SlabSample(looked_at, found)
+
+
+def _holding_data(kernel: Kernel, table: SectionTable, slab: RangeSet) -> RangeSet:
+    """Those slab pages that cannot be pages of zeros, which makedumpfile's ELF leaves out.
+
+    A free object of a slab points to the next free one (mm/slub.c: get_freepointer()), so the
+    page of a slab's first free object holds data where a second one follows. Raises LookupError
+    without the kernel's types.
+    """
+    if not slab:
+        return slab
+    size, page = kernel.vmcoreinfo_number("SIZE(page)"), kernel.header.page_size
+    # Since Linux kernel commit d122019bf061 ("mm: Split slab into its own type") (in v5.17).
+    try:
+        kind = kernel.prog.type("struct slab")
+    except LookupError:
+        kind = kernel.prog.type("struct page")
+    found = []
+    for pfn in _page_frames(slab, page):
+        address = table.page_struct(pfn, size)
+        try:
+            if address is None:
+                continue
+            structs = np.frombuffer(kernel.read(address, size), np.uint8).reshape(1, size)
+            tails, heads = compound_tails(kernel, structs, address)
+            head = int(heads[0]) if tails[0] else address
+            described = Object(kernel.prog, kind, address=head).read_()
+            free = int(described.freelist)
+            if free and int(described.objects) - int(described.inuse) > 1:
+                place = kernel.physical(free) // page * page
+                if place in slab:
+                    found.append((place, place + page))
+        except FaultError:
+            continue
+    return RangeSet(found)
+
+
+def _page_frames(ranges: RangeSet, page_size: int) -> Iterator[int]:
+    """The number of each page, in rising order."""
+    for start, end in ranges:
+        yield from range(start // page_size, end // page_size)
 
 
 def _of_slab(kernel: Kernel, structs: Structs, address: int) -> npt.NDArray[np.bool_]:
@@ -74,6 +121,12 @@ def compound_tails(kernel: Kernel, structs: Structs, address: int) -> tuple[npt.
         link = column(kernel, structs, "OFFSET(page.compound_info)", word)
         places = np.arange(len(structs), dtype=np.uint64) * np.uint64(structs.shape[1])
         return link & one != 0, (np.uint64(address) + places) & (link & ~one)
+    if "OFFSET(page.compound_head)" not in kernel.header.vmcoreinfo:
+        # Before Linux kernel commit 1d798ca3f164 ("mm: make compound_head() robust") (in v4.4): PG_tail
+        # is the bit after PG_head, and first_page shares its place with private.
+        flags = column(kernel, structs, "OFFSET(page.flags)", word)
+        tail = np.uint64(kernel.vmcoreinfo_number("NUMBER(PG_head_mask)") << 1)
+        return flags & tail != 0, column(kernel, structs, "OFFSET(page.private)", word)
     link = column(kernel, structs, "OFFSET(page.compound_head)", word)
     return link & one != 0, link & ~one
 
@@ -94,6 +147,9 @@ def is_slab(kernel: Kernel, structs: Structs) -> npt.NDArray[np.bool_]:
 
 def column(kernel: Kernel, structs: Structs, key: str, size: int) -> Words:
     """One unsigned member of each struct page, at the offset that VMCOREINFO has."""
+    if key == "OFFSET(page._refcount)" and key not in kernel.header.vmcoreinfo:
+        # Before Linux kernel commit 0139aa7b7fa1 ("mm: rename _count, field of the struct page") (in v4.7).
+        key = "OFFSET(page._count)"
     offset = kernel.vmcoreinfo_number(key)
     if offset < 0 or offset + size > structs.shape[1]:
         raise LookupError(f"VMCOREINFO has {key}={offset} in a struct page of {structs.shape[1]} bytes")

@@ -28,28 +28,18 @@ from drgn import (
 )
 
 from vmcheck.errors import PageNotStored, VmcheckError
-from vmcheck.header import DumpHeader
+from vmcheck.facts.header import DumpHeader
+from vmcheck.facts.topology import Fault
+from vmcheck.formats.notes import gnu_build_id
 from vmcheck.kernel import locate
 from vmcheck.kernel.btf import MAX_BYTES, Btf
 from vmcheck.kernel.symbols import Kallsyms, SymbolError
-from vmcheck.topology import Fault
 
 if TYPE_CHECKING:
     from vmcheck.kernel.symbol_file import SymbolFile
 
 # Plugins of this machine's drgn have no business with a stranger's dump, and cost 0.1 s.
 os.environ["DRGN_DISABLE_PLUGINS"] = "*"
-
-ARCHITECTURES = {
-    "x86_64": Architecture.X86_64,
-    "i686": Architecture.I386,
-    "aarch64": Architecture.AARCH64,
-    "armv7l": Architecture.ARM,
-    "ppc64": Architecture.PPC64,
-    "ppc64le": Architecture.PPC64,
-    "riscv64": Architecture.RISCV64,
-    "s390x": Architecture.S390X,
-}
 
 # BTF names no variables, so each global that is read has its type here.
 VARIABLES = {
@@ -58,6 +48,9 @@ VARIABLES = {
     "__cpu_present_mask": "struct cpumask",
     "__highest_present_section_nr": "unsigned long",
     "__per_cpu_offset": "unsigned long [8192]",
+    "cpu_online_bits": "struct cpumask",
+    "cpu_possible_bits": "struct cpumask",
+    "cpu_present_bits": "struct cpumask",
     "crash_notes": "void *",
     "crashk_cma_cnt": "int",
     "crashk_cma_ranges": "struct range [4]",
@@ -74,11 +67,13 @@ VARIABLES = {
     "panic_cpu": "atomic_t",
     "runqueues": "struct rq",
     "saved_command_line": "char *",
-    "sections_per_block": "unsigned long",
+    "sections_per_block": "int",
     "sysctl_bootid": "unsigned char [16]",
 }
 
 
+MAX_NOTES = 64 << 10
+"""Bytes of the kernel's own ELF notes; Debian's have a few hundred."""
 MAX_READ = 64 << 20
 """Bytes. The largest things that are read are BTF and the names in kallsyms, 2 to 6 MB."""
 
@@ -103,20 +98,26 @@ class Kernel:
         Raises NoWayIn where nothing of the kernel can be read at all, and other
         VmcheckErrors for unfit ``symbols``.
         """
-        if header.machine not in ARCHITECTURES:
+        if header.arch.drgn is None:
             raise NoWayIn(f"drgn reads no {header.machine} kernels")
         if not header.vmcoreinfo_notes:
-            raise NoWayIn("no VMCOREINFO, so the kernel's memory has no way in")
+            raise NoWayIn("no VMCOREINFO, so the kernel's memory cannot be read")
         self.header = header
         self.faults: list[Fault] = []
         self.remarks: list[str] = []
         self.symbols: Kallsyms | SymbolFile | None = None
         self.symbols_build_id: str | None = None
-        self.source = "VMCOREINFO and the dump's own memory, without types"
+        self._own = "the running kernel's memory" if header.forecast else "the dump's own memory"
+        self.source = f"VMCOREINFO and {self._own}, without types"
         self.has_types = False
+        self.by_shape = False
+        """Its types are those that shapes.py recognises, and no others."""
+        self.btf: Btf | None = None
         self._memory = memory
         self._reading = "page tables"
         self._translated: list[int] | None = None
+        self._entry = 0
+        """Physical address of the page table entry that was read last."""
         self._page_tables: dict[int, bytes] = {}
         self._open()
         self._describe(symbols)
@@ -127,7 +128,7 @@ class Kernel:
             flags |= PlatformFlags.IS_LITTLE_ENDIAN
         if self.header.bits == 64:
             flags |= PlatformFlags.IS_64_BIT
-        platform = Platform(ARCHITECTURES[self.header.machine], flags)
+        platform = Platform(Architecture[self.header.arch.drgn or "UNKNOWN"], flags)
         vmcoreinfo = self.header.vmcoreinfo_notes[0]
         try:
             self.prog = Program(platform, vmcoreinfo=vmcoreinfo)
@@ -145,7 +146,9 @@ class Kernel:
             if absent.address is not None:
                 address = absent.address
             self.faults.append(Fault(self._reading, address, str(absent)))
-            raise FaultError(str(absent), address) from None
+            # drgn adds the address.
+            why = str(absent).removeprefix(f"physical address {address:#x}: ")
+            raise FaultError(why, address) from None
 
     @contextmanager
     def reading(self, structure: str) -> Iterator[None]:
@@ -177,7 +180,7 @@ class Kernel:
                     self.symbols = self._kallsyms()
             self._add_finders()
             with self.reading("BTF"):
-                self._load_btf()
+                self._load_types()
         except (FaultError, BadDataError, LookupError, ValueError, OverflowError, VmcheckError) as error:
             self.remarks.append(f"the kernel's own types could not be had: {error}")
 
@@ -191,7 +194,7 @@ class Kernel:
         except (MissingDebugInfoError, ValueError, OSError) as error:
             raise VmcheckError(f"{path}: {error}") from None
         self.has_types = True
-        self.source = f"the dump's own memory, with the DWARF of {Path(path).name}"
+        self.source = f"{self._own}, with the DWARF of {Path(path).name}"
         return True
 
     def _belongs(self, path: str, build_id: str | None) -> bool:
@@ -220,18 +223,49 @@ class Kernel:
         if "names" not in tables:
             # Before Linux kernel commit f09bddbd8661 ("vmcoreinfo: add kallsyms_num_syms
             # symbol") (in v6.0), VMCOREINFO does not name the tables.
-            tables = dict(locate.kallsyms(self.image(), self.header.byteorder))
-        return Kallsyms(self.read, tables, self.header.byteorder, stext)
+            tables = dict(locate.kallsyms(self.image(), self.header.byteorder, self.header.bits // 8))
+        return Kallsyms(self.read, tables, self.header.byteorder, stext, self.header.bits // 8)
 
     def _add_finders(self) -> None:
         self.prog.register_symbol_finder("vmcheck", self._find_symbol, enable_index=0)
         self.prog.register_object_finder("vmcheck", self._find_object, enable_index=0)
 
+    def build_id(self) -> str | None:
+        """VMCOREINFO's, or that of the kernel's own notes; None where it has neither.
+
+        Since Linux kernel commit 0935288c6e00 ("kdump: append kernel build-id string to
+        VMCOREINFO") (in v5.9), VMCOREINFO has it.
+        """
+        if said := self.header.vmcoreinfo.get("BUILD-ID"):
+            return said
+        if self.symbols is None:
+            return None
+        start, stop = (self.symbols.address(name) for name in ("__start_notes", "__stop_notes"))
+        if start is None or stop is None or not 0 < stop - start <= MAX_NOTES:
+            return None
+        try:
+            return gnu_build_id(self.search(start, stop - start), self.header.byteorder)
+        except FaultError:
+            return None
+
+    def _load_types(self) -> None:
+        """From BTF; where there is none that can be read, by shape."""
+        try:
+            self._load_btf()
+        except (FaultError, VmcheckError) as error:
+            from vmcheck.kernel.shapes import Shapes
+
+            self.remarks.append(f"types are recognised by their shape: {error}")
+            self.prog.register_type_finder("shapes", Shapes(self).find, enable_index=0)
+            kallsyms = "its kallsyms" if isinstance(self.symbols, Kallsyms) else "symbols"
+            self.source = f"{self._own}, with {kallsyms} and types by shape"
+            self.has_types = self.by_shape = True
+
     def _load_btf(self) -> None:
         if self.symbols is None or isinstance(self.symbols, Kallsyms):
-            data, self.source = self.own_btf(), "the dump's own memory, with its BTF and kallsyms"
+            data, self.source = self.own_btf(), f"{self._own}, with its BTF and kallsyms"
         else:
-            data, self.source = self.symbols.btf, f"the dump's memory, with {self.symbols.source}"
+            data, self.source = self.symbols.btf, f"{self._own}, with {self.symbols.source}"
         self.btf = Btf(self.prog, data, self.header.byteorder)
         self.prog.register_type_finder("btf", self.btf.find, enable_index=0)
         self.has_types = True
@@ -243,7 +277,7 @@ class Kernel:
         if start is None or stop is None:
             raise SymbolError("the kernel has no BTF (CONFIG_DEBUG_INFO_BTF is off)")
         if not 0 < stop - start <= MAX_BYTES:
-            raise SymbolError(f"BTF from {start:#x} to {stop:#x} is not believed")
+            raise SymbolError(f"BTF from {start:#x} to {stop:#x} is impossible")
         return self.read(start, stop - start)
 
     def _find_symbol(self, prog: Program, name: str | None, address: int | None, one: bool) -> list[Symbol]:
@@ -271,15 +305,35 @@ class Kernel:
             raise FaultError(f"{size:#x} bytes at once: no structure of a kernel is that large", address)
         return bytes(self.prog.read(address, size))
 
+    def section_flag(self, name: str) -> int | None:
+        """Which bit of section_mem_map a flag is, where BTF says so: ``SECTION_IS_ONLINE_BIT``."""
+        return None if self.btf is None else self.btf.enumerator(f"{name}_BIT")
+
+    def has_section_flags(self) -> bool:
+        """Whether BTF names section_mem_map's flags, so that one which it does not name does not exist."""
+        return self.section_flag("SECTION_IS_ONLINE") is not None
+
+    def text(self) -> int | None:
+        """The physical address of the kernel's text; None where it cannot be translated."""
+        try:
+            return self.physical(self.vmcoreinfo_symbol("_stext"))
+        except (LookupError, FaultError, ValueError, IndexError):
+            return None
+
     def physical(self, address: int) -> int:
         """The physical address that a virtual one is mapped to, whether or not the dump holds it.
 
         Page tables are read and nothing else. Raises FaultError where there is no mapping.
         """
+        return self.mapping(address)[0]
+
+    def mapping(self, address: int) -> tuple[int, int]:
+        """As ``physical``, and where the page table entry is that maps it: two addresses of one entry
+        are in one mapping."""
         self._translated = []
         try:
             self.prog.read(address, 1)
-            return self._translated[-1]
+            return self._translated[-1], self._entry
         finally:
             self._translated = None
 
@@ -290,6 +344,7 @@ class Kernel:
             self._translated.append(address)
             return b"\0"
         page_size = self.header.page_size
+        self._entry = address
         table = address - address % page_size
         if table not in self._page_tables:
             if len(self._page_tables) >= 4096:
@@ -297,6 +352,8 @@ class Kernel:
             try:
                 self._page_tables[table] = self._memory.read(table, page_size)
             except PageNotStored as absent:
+                if table in self.header.filtered:
+                    self.faults.append(Fault("page tables", table, str(absent)))
                 raise FaultError(str(absent), address) from None
         return self._page_tables[table][address - table : address - table + size]
 
@@ -331,9 +388,9 @@ class Kernel:
         """The kernel image, to be searched for what has no symbol."""
         stext = self.vmcoreinfo_symbol("_stext")
         variables = [address for address in self._vmcoreinfo_symbols().values() if address > stext]
-        return locate.Image(self._search, stext, min(variables, default=None))
+        return locate.Image(self.search, stext, min(variables, default=None))
 
-    def _search(self, address: int, size: int) -> bytes:
+    def search(self, address: int, size: int) -> bytes:
         """As ``read``, where nothing is known to be there: what is absent is no loss."""
         met = len(self.faults)
         try:

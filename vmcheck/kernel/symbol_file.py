@@ -11,8 +11,10 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from vmcheck.errors import VmcheckError
+from vmcheck.files import open_input
 from vmcheck.kernel.symbols import Symbol, SymbolError
 
 _LIMITS = {"build-id": 256, "btf": 64 << 20, "symbols": 32 << 20}
@@ -46,7 +48,7 @@ class SymbolFile:
         """The dump's KERNELOFFSET, by which its symbols lie above the file's."""
         self.source = f"symbol file {Path(path).name}"
         try:
-            with zipfile.ZipFile(path) as archive:
+            with open_input(path) as file, zipfile.ZipFile(file) as archive:
                 members = {name: self._member(archive, path, name) for name in _LIMITS}
         except _DAMAGED as error:
             raise SymbolError(f"{path}: not a vmcheck symbol file: {error}") from None
@@ -64,8 +66,9 @@ class SymbolFile:
 
     @staticmethod
     def recognises(path: str) -> bool:
-        """Whether the file is a zip archive, as every symbol file is."""
-        return zipfile.is_zipfile(path)
+        """Whether the file is a zip archive, as every symbol file is. Raises UnreadableFile."""
+        with open_input(path) as file:
+            return zipfile.is_zipfile(file)
 
     def _member(self, archive: zipfile.ZipFile, path: str, name: str) -> bytes:
         if archive.getinfo(name).compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -86,11 +89,11 @@ class SymbolFile:
         return iter(self._symbols.values())
 
 
-def write_symbol_file(path: str, build_id: str, btf: bytes, symbols: Iterable[Symbol]) -> None:
+def write_symbol_file(file: str | BinaryIO, build_id: str, btf: bytes, symbols: Iterable[Symbol]) -> None:
     """``symbols`` have link-time addresses."""
     text = "".join(f"{symbol.address:x} {symbol.kind} {symbol.name}\n" for symbol in sorted(set(symbols)))
     members = {"build-id": build_id.encode(), "btf": btf, "symbols": text.encode()}
-    with zipfile.ZipFile(path, "w") as archive:
+    with zipfile.ZipFile(file, "w") as archive:
         for name, data in members.items():
             if len(data) > _LIMITS[name]:
                 raise VmcheckError(f"{name} has {len(data)} bytes; a symbol file takes {_LIMITS[name]}")

@@ -10,10 +10,11 @@ The tables' format is scripts/kallsyms.c and kernel/kallsyms.c in the kernel's s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from drgn import FaultError
 
 from vmcheck.errors import VmcheckError
 
@@ -23,6 +24,8 @@ MAX_SYMBOLS = 4 << 20
 MAX_NAMES = 64 << 20
 """Bytes. Debian's 6.12 has 2.2 MB of names for 190,000 symbols."""
 
+Addresses = npt.NDArray[np.uint64]
+"""Of each symbol, in the order of their names."""
 Read = Callable[[int, int], bytes]
 """Read (virtual address, bytes) of the kernel's memory."""
 
@@ -43,18 +46,6 @@ class Symbol(NamedTuple):
     address: int
 
 
-class Symbols(Protocol):
-    """Where names have addresses."""
-
-    source: str
-    """For the report: where they came from."""
-
-    def address(self, name: str) -> int | None:
-        """The first symbol of that name; None where there is none."""
-
-    def __iter__(self) -> Iterator[Symbol]: ...
-
-
 class SymbolError(VmcheckError):
     """The tables contradict themselves, or are not where they should be."""
 
@@ -64,14 +55,16 @@ class Kallsyms:
 
     source = "kallsyms"
 
-    def __init__(self, read: Read, tables: Mapping[str, int], byteorder: str, stext: int) -> None:
+    def __init__(
+        self, read: Read, tables: Mapping[str, int], byteorder: str, stext: int, word: int = 8
+    ) -> None:
         """``tables`` has the virtual address of each ``kallsyms_*`` table, without the prefix.
 
-        ``stext`` is VMCOREINFO's SYMBOL(_stext): of the three ways to store addresses, the
-        one that gives _stext this address is the one in use. Raises SymbolError where none
-        does, and whatever ``read`` raises.
+        ``word`` is the size of a pointer, bytes. ``stext`` is VMCOREINFO's SYMBOL(_stext): of the ways
+        to store addresses, the one that gives _stext this address is the one in use. Raises
+        SymbolError where none does, and whatever ``read`` raises.
         """
-        self._order = "<" if byteorder == "little" else ">"
+        self._order, self._word = "<" if byteorder == "little" else ">", word
         count = self._number(read(tables["num_syms"], 4))
         if not 0 < count <= MAX_SYMBOLS:
             raise SymbolError(f"kallsyms_num_syms is {count}; 1 to {MAX_SYMBOLS} are believed")
@@ -138,34 +131,42 @@ class Kallsyms:
             kind = kinds[data[np.minimum(self._starts, len(data) - 1)]]
             return np.asarray(running[self._ends] - running[self._starts] - kind)
 
-    def _read_addresses(
-        self, read: Read, tables: Mapping[str, int], count: int, stext: int
-    ) -> npt.NDArray[np.uint64]:
+    def _read_addresses(self, read: Read, tables: Mapping[str, int], count: int, stext: int) -> Addresses:
         position = self._positions("_stext")
-        for candidate in self._address_schemes(read, tables, count):
-            if any(int(candidate[i]) == stext for i in position):
-                return candidate
+        unread: FaultError | None = None
+        for scheme in (self._from_offsets, self._whole_addresses):
+            try:
+                for candidate in scheme(read, tables, count):
+                    if any(int(candidate[i]) == stext for i in position):
+                        return candidate
+            except FaultError as error:
+                # One of the places that locate.py gives is no table, and need not be there.
+                unread = error
+        if unread is not None:
+            raise unread
         raise SymbolError(f"no way to read kallsyms gives _stext the address {stext:#x} that VMCOREINFO has")
 
-    def _address_schemes(
-        self, read: Read, tables: Mapping[str, int], count: int
-    ) -> Iterator[npt.NDArray[np.uint64]]:
+    def _whole_addresses(self, read: Read, tables: Mapping[str, int], count: int) -> Iterator[Addresses]:
         if "addresses" in tables:
-            yield np.frombuffer(read(tables["addresses"], 8 * count), self._order + "u8").astype(np.uint64)
+            data = read(tables["addresses"], self._word * count)
+            yield np.frombuffer(data, f"{self._order}u{self._word}").astype(np.uint64)
+
+    def _from_offsets(self, read: Read, tables: Mapping[str, int], count: int) -> Iterator[Addresses]:
         if "offsets" not in tables:
             return
         raw = read(tables["offsets"], 4 * count)
         unsigned = np.frombuffer(raw, self._order + "u4").astype(np.uint64)
         signed = np.frombuffer(raw, self._order + "i4").astype(np.int64)
+        limit = np.uint64((1 << 8 * self._word) - 1)
         with np.errstate(over="ignore"):
             if "relative_base" in tables:
-                base = np.uint64(self._number(read(tables["relative_base"], 8)))
+                base = np.uint64(self._number(read(tables["relative_base"], self._word)))
                 # CONFIG_KALLSYMS_ABSOLUTE_PERCPU: what is not negative is absolute.
-                yield np.where(signed < 0, base - np.uint64(1) - signed.astype(np.uint64), unsigned)
-                yield base + unsigned
+                yield np.where(signed < 0, base - np.uint64(1) - signed.astype(np.uint64), unsigned) & limit
+                yield base + unsigned & limit
             # Kernels without kallsyms_relative_base store each offset relative to its own place.
             places = np.uint64(tables["offsets"]) + np.arange(count, dtype=np.uint64) * np.uint64(4)
-            yield places + signed.astype(np.uint64)
+            yield places + signed.astype(np.uint64) & limit
 
     def _positions(self, name: str) -> list[int]:
         encoded = name.encode()

@@ -15,20 +15,18 @@ from itertools import islice
 import numpy as np
 from drgn import FaultError, Object, Type, offsetof, sizeof
 
+from vmcheck.facts.ranges import RangeSet
+from vmcheck.facts.topology import Task, Tasks
 from vmcheck.kernel.program import Kernel
-from vmcheck.ranges import RangeSet
-from vmcheck.topology import Task, Tasks
 
 MAX_TASKS = 8192
 """Threads looked at, a second or two: a quarter of them the oldest, the rest the youngest."""
-MAX_NODES = 1 << 16
+MAX_RADIX_TREE_NODES = 1 << 16
 MAX_PIDS = 1 << 18
 MAX_CPUS = 1 << 13
 XA_CHUNK_SIZE = 64
 MAX_TASK_STRUCT = 1 << 16
 """Bytes. Debian's have 6 to 10 KiB."""
-THREAD_SIZE = {"x86_64": 4, "aarch64": 4, "riscv64": 4, "s390x": 4, "i386": 2, "arm": 2}
-"""Of a kernel stack, in units of 4 KiB. Macros are not in BTF. KASAN doubles it."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +58,15 @@ def read_tasks(kernel: Kernel, missing: RangeSet, cpus: Iterable[int]) -> Tasks:
     memory = _Memory(kernel, missing)
     unread: list[str] = []
     running = dict(_running(kernel, cpus, unread))
-    addresses = _tasks_of_pids(memory, layout, prog["init_pid_ns"].idr.idr_rt.xa_head, unread)
+    holes: list[str] = []
+    pids = _pids(memory, prog["init_pid_ns"].idr.idr_rt.xa_head, holes)
+    addresses = _tasks_of_pids(memory, layout, pids, holes, unread)
     # Idle tasks are in no PID table, and a lost part of the table hides others.
     found: dict[int, int | None] = dict.fromkeys(running)
     found |= addresses
     tasks = [_task(memory, layout, address, pid, running.get(address)) for address, pid in found.items()]
     tasks.sort(key=lambda task: (task.pid is None, task.pid or 0, task.cpu or 0))
-    return Tasks(tuple(tasks), _panic_cpu(kernel), tuple(unread))
+    return Tasks(tuple(tasks), _panic_cpu(kernel), (*unread, *holes), pid_table_lost=bool(holes))
 
 
 class _Missing(Exception):
@@ -112,9 +112,11 @@ class _Memory:
         return [int(word) for word in np.frombuffer(self.read(address, count * width), f"{order}u{width}")]
 
 
-def _tasks_of_pids(memory: _Memory, layout: _Layout, head: Object, unread: list[str]) -> dict[int, int]:
-    """PID by the address of its task_struct."""
-    pids = sorted(islice(_pids(memory, head, unread), MAX_PIDS))
+def _tasks_of_pids(
+    memory: _Memory, layout: _Layout, walk: Iterator[tuple[int, int]], holes: list[str], unread: list[str]
+) -> dict[int, int]:
+    """PID by the address of its task_struct. A struct pid that cannot be read is one of the ``holes``."""
+    pids = sorted(islice(walk, MAX_PIDS))
     if len(pids) > MAX_TASKS:
         unread.append(f"{len(pids) - MAX_TASKS} of {len(pids)} PIDs were not looked at")
         pids = pids[: MAX_TASKS // 4] + pids[-MAX_TASKS // 4 * 3 :]
@@ -126,14 +128,14 @@ def _tasks_of_pids(memory: _Memory, layout: _Layout, head: Object, unread: list[
         except _Missing:
             lost.append(number)
         except FaultError as error:
-            unread.append(f"struct pid of PID {number}: {error}")
+            holes.append(f"struct pid of PID {number}: {error}")
     if lost:
         few = ", ".join(map(str, lost[:8])) + (", ..." if len(lost) > 8 else "")
-        unread.append(f"the struct pid of {len(lost)} PIDs lies in missing memory: {few}")
+        holes.append(f"the struct pid of {len(lost)} PIDs lies in missing memory: {few}")
     return found
 
 
-def _pids(memory: _Memory, head: Object, unread: list[str]) -> Iterator[tuple[int, int]]:
+def _pids(memory: _Memory, head: Object, holes: list[str]) -> Iterator[tuple[int, int]]:
     """(PID, address of its struct pid) from the radix tree that ``head`` is the root of."""
     node_type = head.prog_.type("struct xa_node")
     shift, slots = offsetof(node_type, "shift"), offsetof(node_type, "slots")
@@ -145,7 +147,7 @@ def _pids(memory: _Memory, head: Object, unread: list[str]) -> Iterator[tuple[in
         # include/linux/xarray.h: xa_is_node() has 2 in its low bits and is no small number.
         if entry & 3 == 0 and entry:
             yield first, entry
-        if entry & 3 != 2 or entry <= 4096 or entry in seen or len(seen) >= MAX_NODES:
+        if entry & 3 != 2 or entry <= 4096 or entry in seen or len(seen) >= MAX_RADIX_TREE_NODES:
             continue
         seen.add(entry)
         try:
@@ -153,7 +155,7 @@ def _pids(memory: _Memory, head: Object, unread: list[str]) -> Iterator[tuple[in
             words = memory.words(entry - 2 + slots, fanout)
         except (FaultError, _Missing) as error:
             which = f"PIDs {first} to {last}" if last else "all PIDs"
-            unread.append(f"{which}: a node of the PID table cannot be read: {error}")
+            holes.append(f"{which}: a node of the PID table cannot be read: {error}")
             continue
         if bits < 32:
             firsts = (first + (slot << bits) for slot in range(fanout))
@@ -189,8 +191,9 @@ def _task(memory: _Memory, layout: _Layout, address: int, pid: int | None, cpu: 
             pid = int.from_bytes(memory.read(address + layout.pid, 4), order)  # type: ignore[arg-type]
         name = memory.read(address + layout.comm, 16).split(b"\0")[0].decode("utf-8", "backslashreplace")
         stack = memory.words(address + layout.stack, 1)[0]
-        size = THREAD_SIZE.get(memory.kernel.header.machine, 0) * 4096
-        pages = list(memory.pages(stack, size)) if stack else []
+        header = memory.kernel.header
+        size = header.arch.stack_size(header.page_size)
+        pages = list(memory.pages(stack, size)) if stack and size else []
     except FaultError:
         pass
     return Task(pid, name, cpu, stack_pages=len(pages), lost_stack_pages=sum(pages))

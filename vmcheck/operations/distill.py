@@ -12,14 +12,14 @@ import os
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
 
 from vmcheck.errors import PageNotStored, VmcheckError
-from vmcheck.examine import in_child
+from vmcheck.facts.ranges import RangeSet
 from vmcheck.formats import Dump, Memory, flattened, open_dump
 from vmcheck.formats.file import DumpFile
-from vmcheck.ranges import RangeSet
+from vmcheck.operations.examine import in_child
+from vmcheck.operations.outputs import permissions, replacing
 
 _CHUNK = 1 << 20
 _BLOCK = 4096
@@ -67,9 +67,11 @@ def distill(
         raise VmcheckError(f"{paths[0]}: the parts of a split dump are distilled one at a time")
     with open_dump(paths, record=True) as dump:
         kept = _what_a_check_reads(dump, symbols, redact)
-        with Path(output).open("wb") as file:
+        # It has the kernel's memory: nobody may read it who may not read the dump.
+        with replacing(output, permissions(paths[0])) as file:
             copied = (_write_flattened if flattened_form else _write_sparse)(dump.files[0], kept, file)
-    return Distilled(kept.pages, Path(output).stat().st_size, copied)
+            file.flush()
+            return Distilled(kept.pages, os.fstat(file.fileno()).st_size, copied)
 
 
 class _Recorder:
@@ -91,13 +93,14 @@ def _what_a_check_reads(dump: Dump, symbols: str | None, redact: bool) -> Kept:
     header = dump.header
 
     def read() -> Kept:
-        from vmcheck.kernel import read_topology
+        from vmcheck.operations.examine import read_kernel
 
         memory = _Recorder(dump.memory, header.page_size)
-        read_topology(header, memory, symbols, log=not redact)
+        read_kernel(header, memory, symbols, log=not redact)
         extents = dump.files[0].extents
-        patches = _blanked(dump, memory.pages, symbols) if redact else {}
-        return Kept(extents, patches, len(memory.pages))
+        patches = dump.memory.mark() | (_blanked(dump, memory.pages, symbols) if redact else {})
+        patched = RangeSet((place, place + len(patch)) for place, patch in patches.items())
+        return Kept(extents | patched, patches, len(memory.pages))
 
     return in_child(read)
 

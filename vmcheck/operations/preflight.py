@@ -15,16 +15,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from vmcheck.check import ExitStatus, Report, check
-from vmcheck.diagnose import diagnose
-from vmcheck.diagnosis import Step
+from vmcheck.diagnosis.diagnose import diagnose
 from vmcheck.errors import UnreadableFile, VmcheckError
-from vmcheck.examine import in_child
-from vmcheck.findings import Outcome, State
+from vmcheck.facts.case import Case
+from vmcheck.facts.diagnosis import Step
+from vmcheck.facts.findings import Outcome, State
+from vmcheck.facts.header import DumpHeader
+from vmcheck.facts.machine import named
+from vmcheck.facts.topology import CrashImage, SavedNote, Topology, Unknown, nothing_known
 from vmcheck.formats import elfcorehdr, open_dump
-from vmcheck.header import DumpHeader
+from vmcheck.operations.examine import in_child
 from vmcheck.records.sysfs import CrashKernel, crash_kernel, read_text
-from vmcheck.rules import Case, rules
-from vmcheck.topology import CrashImage, SavedNote, Topology, Unknown, nothing_known
+from vmcheck.rules import rules
 
 KCORE = "/proc/kcore"
 TRIES = 3
@@ -32,7 +34,7 @@ TRIES = 3
 
 
 MEND = Step(
-    "now: load the crash kernel again, which writes elfcorehdr anew; then ask again",
+    "now: load the crash kernel again, which writes elfcorehdr again; then ask again",
     ("kdump-config reload    # Debian, Ubuntu", "kdumpctl reload        # Fedora, RHEL, SUSE"),
 )
 
@@ -51,8 +53,9 @@ def preflight(qemu: str | None = None, progress: Callable[[str], None] | None = 
         prepared = crash_kernel()
         if answer := without_header(prepared, os.uname().machine):
             return answer
-    tell("reading the kernel and its loaded elfcorehdr")
-    header, topology = in_child(lambda: _read(qemu))
+    reading = "reading the kernel and its loaded elfcorehdr"
+    tell(reading)
+    header, topology = in_child(lambda: _read(qemu), lambda: tell(reading), shut=qemu is None)
     if qemu is None:
         topology = replace(topology, crash_reserved=prepared.reserved)
     tell("applying the rules")
@@ -109,8 +112,8 @@ def without_header(prepared: CrashKernel, machine: str) -> Report | None:
         return _only_about_the_crash_kernel(
             header, replace(topology, crash_image=None), "no crash kernel is loaded"
         )
-    if machine == "s390x":
-        why = "on s390 the capture kernel makes elfcorehdr, after the crash"
+    if named(machine).capture_kernel_writes_header:
+        why = f"on {machine} the capture kernel makes elfcorehdr, after the crash"
         return _only_about_the_crash_kernel(header, there, why)
     return None
 
@@ -148,8 +151,8 @@ def _before_the_crash(report: Report) -> Report:
 
 def _read(qemu: str | None) -> tuple[DumpHeader, Topology]:
     """The loaded header and what the kernel knows, of one moment. Run in a child: drgn is C."""
-    from vmcheck.kernel import read_topology
     from vmcheck.kernel.live import loaded_image
+    from vmcheck.operations.examine import read_kernel
 
     with opened(qemu) as (kernel, memory):
         for _ in range(TRIES):
@@ -165,10 +168,7 @@ def _read(qemu: str | None) -> tuple[DumpHeader, Topology]:
             header = elfcorehdr.read(memory, image.segments)
             # The kernel is asked by its own VMCOREINFO, whether or not elfcorehdr names it.
             asked = replace(header, vmcoreinfo_notes=kernel.vmcoreinfo_notes, page_size=kernel.page_size)
-            topology = read_topology(asked, memory)
-            topology = replace(
-                topology, source=topology.source.replace("the dump's own", "the running kernel's")
-            )
+            topology = read_kernel(asked, memory)
             if topology.crash_image == image and elfcorehdr.read(memory, image.segments) == header:
                 return header, topology
     changing = "elfcorehdr or the crash image changed while it was read: look again"

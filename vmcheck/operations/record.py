@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from vmcheck.errors import UnreadableFile, VmcheckError
-from vmcheck.examine import in_child
+from vmcheck.facts.topology import CrashImage, Topology, Unknown
 from vmcheck.formats import elfcorehdr
-from vmcheck.preflight import CannotLook, opened
+from vmcheck.operations.examine import in_child
+from vmcheck.operations.preflight import CannotLook, opened
 from vmcheck.records.snapshot import Snapshot
 from vmcheck.records.sysfs import crash_kernel, read_text, sysfs_topology
-from vmcheck.topology import CrashImage, Topology, Unknown
 
 
 def record(root: str | None = None) -> Snapshot:
@@ -39,10 +39,10 @@ def record(root: str | None = None) -> Snapshot:
 
 
 def _read() -> Snapshot:
-    from vmcheck.kernel import read_topology
+    from vmcheck.operations.examine import read_kernel
 
     with opened(None) as (kernel, memory):
-        topology = read_topology(kernel, memory, log=False)
+        topology = read_kernel(kernel, memory, log=False)
         vmcoreinfo = kernel.vmcoreinfo_notes[0].decode("utf-8", "backslashreplace")
         described = None
         if isinstance(topology.crash_image, CrashImage):
@@ -59,8 +59,8 @@ def _read() -> Snapshot:
 
 def _collected(root: Path) -> Snapshot:
     topology = sysfs_topology(root)
-    told: tuple[object, ...] = (topology.resources, topology.blocks, topology.online_cpus)
-    if all(isinstance(fact, Unknown) for fact in told):
+    facts: tuple[object, ...] = (topology.resources, topology.blocks, topology.online_cpus)
+    if all(isinstance(fact, Unknown) for fact in facts):
         raise VmcheckError(f"{root}: neither proc/iomem nor sys/devices/system is there: {_first(topology)}")
     collected = max((_modified(root / name) for name in ("", "proc/iomem")), default=0)
     node = (read_text(root, "proc/sys/kernel/hostname", "etc/hostname", "hostname") or "").strip()

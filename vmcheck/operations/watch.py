@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from vmcheck.errors import VmcheckError, plain
-from vmcheck.isolation import ChildDied, run_isolated
+from vmcheck.operations.isolation import READER, ChildDied, run_isolated
 
 NETLINK_KOBJECT_UEVENT = 15
 KERNEL_GROUP = 1
@@ -29,7 +29,7 @@ SETTLE_AT_MOST = 10.0
 FIRST_RETRY, LAST_RETRY = 1.0, 30.0
 """Seconds between looks while something is stale: a reload announces itself by no event."""
 LOOK_SECONDS = 300.0
-LOOK_ADDRESS_SPACE = 16 << 30
+LOOK_MEMORY = 4 << 30
 EVENTS_NAMED = 3
 
 ACTIONS = frozenset({"add", "remove", "online", "offline"})
@@ -60,9 +60,9 @@ class Look(NamedTuple):
     phantom: int = 0
     """Bytes described that the kernel does not have."""
     cpus: tuple[int, ...] = ()
-    """CPUs whose registers would not be in a dump."""
+    """CPUs without registers in a dump."""
     loaded: bool = False
-    """A crash kernel is; False too where that could not be told."""
+    """A crash kernel is; False too where that is not known."""
 
     @property
     def whole(self) -> bool:
@@ -77,7 +77,8 @@ class Look(NamedTuple):
 def take_look() -> Look:
     """A preflight of this machine, in a child process. What forbids it is its answer."""
     try:
-        return run_isolated(_look, LOOK_SECONDS, LOOK_ADDRESS_SPACE)
+        # The preflight has a child of its own, which is shut in and reads the kernel.
+        return run_isolated(_look, LOOK_SECONDS, LOOK_MEMORY, READER, shut=False)
     except ChildDied as death:
         return Look(3, f"could not look: {death}")
     except VmcheckError as error:
@@ -88,7 +89,7 @@ def take_look() -> Look:
 
 
 def _look() -> Look:
-    from vmcheck.preflight import preflight
+    from vmcheck.operations.preflight import preflight
     from vmcheck.report import words
     from vmcheck.report.memory import Fate, memory
 
@@ -105,12 +106,12 @@ def _look() -> Look:
 
 def parse_uevent(datagram: bytes) -> Event | None:
     """The event, if it is one after which elfcorehdr may be stale, or true again."""
-    first, *fields = datagram.split(b"\0")
-    told = dict(each.split(b"=", 1) for each in fields if b"=" in each)
-    if told.get(b"SUBSYSTEM") not in (b"memory", b"cpu") or b"@" not in first:
+    first, *lines = datagram.split(b"\0")
+    fields = dict(each.split(b"=", 1) for each in lines if b"=" in each)
+    if fields.get(b"SUBSYSTEM") not in (b"memory", b"cpu") or b"@" not in first:
         return None
-    action = told.get(b"ACTION", b"").decode("ascii", "backslashreplace")
-    device = told.get(b"DEVPATH", b"").rsplit(b"/", 1)[-1].decode("ascii", "backslashreplace")
+    action = fields.get(b"ACTION", b"").decode("ascii", "backslashreplace")
+    device = fields.get(b"DEVPATH", b"").rsplit(b"/", 1)[-1].decode("ascii", "backslashreplace")
     return Event(action, plain(device)[:64]) if action in ACTIONS else None
 
 
@@ -167,21 +168,21 @@ class State:
         """Take in a look at ``now``; ``begun`` is when the first of ``events`` before it came."""
         before, self.look = self.look, look
         after = f" after {_named(events)}" if events else ""
-        anew = before is None or look.answer != before.answer
+        changed = before is None or look.answer != before.answer
         if look.stale:
             if self.since is None:
                 self.since = now if begun is None else begun
                 self._say(WARNING, f"stale{after}: {look.answer}")
-            elif anew:
+            elif changed:
                 self._say(WARNING, f"stale for {now - self.since:.1f} s{after}: {look.answer}")
         elif not look.whole:
-            if anew:
+            if changed:
                 self._say(ERROR, f"not known{after}: {look.answer}")
         elif self.since is not None:
             self.stale_in_all += now - self.since
             self._say(NOTICE, f"mended, {now - self.since:.1f} s after it became stale{after}: {look.answer}")
             self.since = None
-        elif anew or events:
+        elif changed or events:
             self._say(INFO, f"whole{after}: {look.answer}")
 
     def stale_for(self, now: float) -> float:
@@ -209,7 +210,7 @@ def textfile(state: State, now: float, wall: float) -> str:
         ),
         ("crash_kernel_loaded", "gauge", "A crash kernel is loaded.", int(look.loaded)),
         ("missing_bytes", "gauge", "RAM that would not be in a dump.", look.missing),
-        ("missing_cpus", "gauge", "CPUs whose registers would not be in a dump.", len(look.cpus)),
+        ("missing_cpus", "gauge", "CPUs without registers in a dump.", len(look.cpus)),
         ("phantom_bytes", "gauge", "Memory that a dump would describe and that is gone.", look.phantom),
         ("stale_seconds", "gauge", "For how long that has been so.", round(state.stale_for(now), 3)),
         (
@@ -221,8 +222,8 @@ def textfile(state: State, now: float, wall: float) -> str:
         ("last_check_timestamp_seconds", "gauge", "When that was last looked at.", round(wall, 3)),
     ]
     return "".join(
-        f"# HELP vmcheck_{name} {told}\n# TYPE vmcheck_{name} {kind}\nvmcheck_{name} {value}\n"
-        for name, kind, told, value in metrics
+        f"# HELP vmcheck_{name} {text}\n# TYPE vmcheck_{name} {kind}\nvmcheck_{name} {value}\n"
+        for name, kind, text, value in metrics
     )
 
 
@@ -235,7 +236,7 @@ def watch(
 ) -> None:
     """Look now, after each burst of events, while something is stale, and every ``every`` seconds.
 
-    ``report`` is told after each look. Does not return.
+    ``report`` is called after each look. Does not return.
     """
     state = State()
     retry = 0.0

@@ -1,42 +1,53 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""A topology written down: what a kernel had at one moment, as JSON, to be a witness later."""
+"""A record: a kernel's topology at one moment as JSON, to compare with a later dump."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, TypeVar
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import msgspec
 
 import vmcheck
 from vmcheck.errors import UnreadableFile
-from vmcheck.exclusions import Exclusion
-from vmcheck.ranges import RangeSet
-from vmcheck.topology import (
-    Blocks,
-    CrashImage,
-    MemoryAccount,
-    Resources,
-    Sections,
-    Topology,
-    Unknown,
-)
+from vmcheck.facts.data import NotThisValue, from_data, members, to_data
+from vmcheck.facts.ranges import RangeSet
+from vmcheck.facts.topology import Topology, Unknown
+from vmcheck.files import read_input
 
-T = TypeVar("T")
-
-SCHEMA = 1
+SCHEMA = 2
+"""Schema 1 had names of its own for the facts, and did not say which structure an account is of."""
 LARGEST = 64 << 20
 """Bytes. A machine of 262,144 scattered memory blocks takes 20 MB."""
+MOST_VALUES = 4 << 20
+"""Lists, members and list items. That machine has 3 million, and Python takes 64 bytes for each."""
+LAST_SECOND = 253_402_300_799
+"""Of the year 9999, the last that a calendar has."""
+MOST_CPUS = 1 << 20
+LARGEST_BLOCK = 1 << 50
+"""Bytes of a section or memory block."""
 
-Ranges = list[tuple[Annotated[int, msgspec.Meta(ge=0)], Annotated[int, msgspec.Meta(ge=0)]]]
-"""Physical addresses [start, end)."""
-Cpus = list[Annotated[int, msgspec.Meta(ge=0, le=1 << 20)]]
+NOT_RECORDED = frozenset(
+    {
+        "saved_notes",
+        "log",
+        "page_offset",
+        "filtered_slab",
+        "kernel_data",
+        "tasks",
+        "loss",
+        "faults",
+        "symbols_build_id",
+    }
+)
+"""Facts of a crash, facts that a later dump shows better, and what says more than a record should."""
+_RECORDED = [member.name for member in members(Topology) if member.name not in NOT_RECORDED]
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What a kernel had, when, and as whose memory."""
+    """What a kernel had, when, and on which host."""
 
     recorded: int
     """Seconds since the epoch."""
@@ -49,216 +60,126 @@ class Snapshot:
     """What the elfcorehdr that was loaded then described. None: none was, or it could not be read."""
 
 
-class _Sections(msgspec.Struct, forbid_unknown_fields=True):
-    size: Annotated[int, msgspec.Meta(ge=1)]
-    online: Ranges
-    present: Ranges
-    early: Ranges
-    unread: list[str]
-
-
-class _Resources(msgspec.Struct, forbid_unknown_fields=True):
-    ram: Ranges
-    driver_managed: Ranges
-    unread: list[str]
-
-
-class _Blocks(msgspec.Struct, forbid_unknown_fields=True):
-    size: Annotated[int, msgspec.Meta(ge=1)]
-    online: Ranges
-    offline: Ranges
-    unread: list[str]
-
-
-class _Excluded(msgspec.Struct, forbid_unknown_fields=True):
-    reason: str
-    ranges: Ranges
-
-
-class _CrashImage(msgspec.Struct, forbid_unknown_fields=True):
-    segments: list[tuple[int, int, int]]
-    file_mode: bool | None
-    hotplug_support: bool | None
-    elfcorehdr_index: int | None
-    elfcorehdr_updated: bool | None
-
-
-class _Document(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """What ``vmcheck record`` writes. ``null``: not known, and ``unknown`` says why."""
-
-    schema: Annotated[int, msgspec.Meta(ge=SCHEMA, le=SCHEMA)] = SCHEMA
-    vmcheck: str
-    recorded: Annotated[int, msgspec.Meta(ge=0, lt=1 << 40)]
-    source: str
-    node: str
-    release: str | None
-    build_id: str | None
-    boot_id: str | None
-    banner: str | None
-    vmcoreinfo: str | None
-    sections: _Sections | None
-    resources: _Resources | None
-    blocks: _Blocks | None
-    excluded: list[_Excluded] | None
-    possible_cpus: Cpus | None
-    present_cpus: Cpus | None
-    online_cpus: Cpus | None
-    crash_kernel_loaded: bool | None
-    crash_reserved: int | None
-    crash_image: _CrashImage | None
-    crash_hotplug: bool | None
-    described: Ranges | None
-    unknown: dict[str, str]
-
-
-FACTS = (
-    *("release", "build_id", "boot_id", "banner", "sections", "resources", "blocks", "excluded"),
-    *("possible_cpus", "present_cpus", "online_cpus", "crash_image", "crash_hotplug"),
-)
-"""Of Topology, those that are recorded and may be Unknown. Registers and the log are not."""
-
-
 def to_json(snapshot: Snapshot) -> bytes:
-    topology = snapshot.topology
-    unknown = {name: fact.why for name in FACTS if isinstance(fact := getattr(topology, name), Unknown)}
-    image = _known(topology.crash_image)
-    document = _Document(
-        vmcheck=vmcheck.__version__,
-        recorded=snapshot.recorded,
-        source=topology.source,
-        node=snapshot.node,
-        release=_known(topology.release),
-        build_id=_known(topology.build_id),
-        boot_id=_known(topology.boot_id),
-        banner=_known(topology.banner),
-        vmcoreinfo=snapshot.vmcoreinfo,
-        sections=_sections(topology.sections),
-        resources=_resources(topology.resources),
-        blocks=_blocks(topology.blocks),
-        excluded=_excluded(topology.excluded),
-        possible_cpus=_cpus(topology.possible_cpus),
-        present_cpus=_cpus(topology.present_cpus),
-        online_cpus=_cpus(topology.online_cpus),
-        crash_kernel_loaded=None if isinstance(topology.crash_image, Unknown) else image is not None,
-        crash_reserved=topology.crash_reserved,
-        crash_image=None if image is None else msgspec.convert(image, _CrashImage, from_attributes=True),
-        crash_hotplug=_known(topology.crash_hotplug),
-        described=None if snapshot.described is None else list(snapshot.described),
-        unknown=unknown,
-    )
+    document = {
+        "schema": SCHEMA,
+        "vmcheck": vmcheck.__version__,
+        **{
+            name: to_data(getattr(snapshot, name)) for name in ("recorded", "node", "vmcoreinfo", "described")
+        },
+        "topology": {name: to_data(getattr(snapshot.topology, name)) for name in _RECORDED},
+    }
     return msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n"
-
-
-def _known(fact: T | Unknown) -> T | None:
-    return None if isinstance(fact, Unknown) else fact
-
-
-def _cpus(fact: frozenset[int] | Unknown) -> list[int] | None:
-    return None if isinstance(fact, Unknown) else sorted(fact)
-
-
-def _sections(fact: Sections | Unknown) -> _Sections | None:
-    if isinstance(fact, Unknown):
-        return None
-    account = fact.account
-    return _Sections(fact.size, list(account.ram), list(fact.present), list(fact.early), list(account.unread))
-
-
-def _resources(fact: Resources | Unknown) -> _Resources | None:
-    if isinstance(fact, Unknown):
-        return None
-    return _Resources(list(fact.account.ram), list(fact.driver_managed), list(fact.account.unread))
-
-
-def _blocks(fact: Blocks | Unknown) -> _Blocks | None:
-    if isinstance(fact, Unknown):
-        return None
-    return _Blocks(fact.size, list(fact.account.ram), list(fact.offline), list(fact.account.unread))
-
-
-def _excluded(fact: tuple[Exclusion, ...] | Unknown) -> list[_Excluded] | None:
-    if isinstance(fact, Unknown):
-        return None
-    return [_Excluded(each.reason, list(each.ranges)) for each in fact]
 
 
 def read_snapshot(path: str) -> Snapshot:
     """Raises UnreadableFile for what is no record of ``vmcheck record``."""
-    try:
-        with Path(path).open("rb") as file:
-            data = file.read(LARGEST + 1)
-    except (OSError, ValueError) as error:
-        raise UnreadableFile(f"{path}: {getattr(error, 'strerror', None) or error}") from None
-    if len(data) > LARGEST:
-        raise UnreadableFile(f"{path}: larger than {LARGEST} bytes, which no record is")
-    return parse(data, path)
+    return parse(read_input(path, LARGEST), path)
 
 
 def parse(data: bytes, path: str) -> Snapshot:
+    """``data`` may be a stranger's. Raises UnreadableFile."""
     try:
-        document = msgspec.json.decode(data, type=_Document)
-        return _snapshot(document)
-    except (msgspec.DecodeError, ValueError, OverflowError) as error:
+        if sum(map(data.count, (b"[", b"{", b","))) > MOST_VALUES:
+            raise NotThisValue(f"it has more than {MOST_VALUES} values")
+        return _snapshot(msgspec.json.decode(data, type=dict[str, Any]))
+    except RecursionError:
+        raise UnreadableFile(f"{path}: not written by 'vmcheck record': its lists are too deep") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, NotThisValue) as error:
         raise UnreadableFile(f"{path}: not written by 'vmcheck record': {error}") from None
 
 
-def _snapshot(document: _Document) -> Snapshot:
-    def fact(name: str, value: T | None) -> T | Unknown:
-        why = document.unknown.get(name, "the record does not have it")
-        return Unknown(f"{why} (recorded)") if value is None else value
-
-    image: CrashImage | Unknown | None = None
-    if document.crash_image is not None:
-        parts = msgspec.structs.asdict(document.crash_image)
-        image = CrashImage(**{**parts, "segments": tuple(document.crash_image.segments)})
-    elif document.crash_kernel_loaded is not False:
-        image = fact("crash_image", None)
-    unseen = Unknown("not recorded")
-    topology = Topology(
-        source=document.source,
-        release=fact("release", document.release),
-        build_id=fact("build_id", document.build_id),
-        symbols_build_id=None,
-        sections=fact("sections", _to_sections(document.sections)),
-        resources=fact("resources", _to_resources(document.resources)),
-        blocks=fact("blocks", _to_blocks(document.blocks)),
-        excluded=Unknown(document.unknown.get("excluded", "not recorded"))
-        if document.excluded is None
-        else tuple(Exclusion(each.reason, RangeSet(each.ranges)) for each in document.excluded),
-        possible_cpus=_to_cpus(fact("possible_cpus", document.possible_cpus)),
-        present_cpus=_to_cpus(fact("present_cpus", document.present_cpus)),
-        online_cpus=_to_cpus(fact("online_cpus", document.online_cpus)),
-        saved_notes=unseen,
-        crash_image=image,
-        crash_reserved=document.crash_reserved,
-        banner=fact("banner", document.banner),
-        boot_id=fact("boot_id", document.boot_id),
-        crash_hotplug=fact("crash_hotplug", document.crash_hotplug),
-    )
-    described = None if document.described is None else RangeSet(document.described)
-    return Snapshot(document.recorded, document.node, document.vmcoreinfo, topology, described)
+def _snapshot(document: dict[str, Any]) -> Snapshot:
+    schema = document.pop("schema", None)
+    version = document.pop("vmcheck", None)
+    if type(schema) is not int or schema not in (1, SCHEMA):
+        raise NotThisValue(f"its schema is {str(schema)[:20]}, and this vmcheck reads 1 and {SCHEMA}")
+    if not isinstance(version, str):
+        raise NotThisValue("it does not name the version of vmcheck")
+    if schema == 1:
+        document = _from_schema_1(document)
+    facts = document.get("topology")
+    if isinstance(facts, dict):
+        if beyond := NOT_RECORDED & facts.keys():
+            raise NotThisValue(f"topology.{min(beyond)} is not recorded")
+        document = {**document, "topology": {**_ABSENT, **facts}}
+    snapshot = from_data(Snapshot, document, "record")
+    _refuse_absurd(snapshot)
+    return replace(snapshot, topology=_said_to_be_recorded(snapshot.topology))
 
 
-def _to_cpus(fact: list[int] | Unknown) -> frozenset[int] | Unknown:
-    return fact if isinstance(fact, Unknown) else frozenset(fact)
+_ABSENT: Mapping[str, Any] = {
+    member.name: None if member.name == "symbols_build_id" else {"unknown": "not recorded"}
+    for member in members(Topology)
+    if member.name in NOT_RECORDED and member.required
+}
 
 
-def _to_sections(told: _Sections | None) -> Sections | None:
-    if told is None:
-        return None
-    account = MemoryAccount("mem_section", RangeSet(told.online), tuple(told.unread))
-    return Sections(told.size, account, RangeSet(told.present), RangeSet(told.early))
+def _refuse_absurd(snapshot: Snapshot) -> None:
+    """Numbers that fit their type and that no machine has."""
+    topology = snapshot.topology
+    if not 0 <= snapshot.recorded <= LAST_SECOND:
+        raise NotThisValue(f"recorded is {snapshot.recorded}, which is no time in seconds")
+    for name in ("sections", "blocks"):
+        fact = getattr(topology, name)
+        if not isinstance(fact, Unknown) and not 1 <= fact.size <= LARGEST_BLOCK:
+            raise NotThisValue(f"{name}.size is {fact.size} bytes, and at most {LARGEST_BLOCK} is possible")
+    for name in ("possible_cpus", "present_cpus", "online_cpus"):
+        cpus = getattr(topology, name)
+        for cpu in () if isinstance(cpus, Unknown) else cpus:
+            if not 0 <= cpu < MOST_CPUS:
+                raise NotThisValue(f"{name} has CPU {cpu}, and 0 to {MOST_CPUS - 1} are possible")
+    if topology.crash_reserved is not None and topology.crash_reserved < 0:
+        raise NotThisValue(f"crash_reserved is {topology.crash_reserved} bytes")
 
 
-def _to_resources(told: _Resources | None) -> Resources | None:
-    if told is None:
-        return None
-    account = MemoryAccount("iomem_resource", RangeSet(told.ram), tuple(told.unread))
-    return Resources(account, RangeSet(told.driver_managed))
+def _said_to_be_recorded(topology: Topology) -> Topology:
+    """Why a fact is unknown, and that this was so then."""
+    unknown: dict[str, Any] = {
+        member.name: Unknown(f"{value.why} (recorded)")
+        for member in members(Topology)
+        if isinstance(value := getattr(topology, member.name), Unknown) and member.name not in NOT_RECORDED
+    }
+    return replace(topology, **unknown)
 
 
-def _to_blocks(told: _Blocks | None) -> Blocks | None:
-    if told is None:
-        return None
-    account = MemoryAccount("memory blocks", RangeSet(told.online), tuple(told.unread))
-    return Blocks(told.size, account, RangeSet(told.offline))
+def _from_schema_1(old: dict[str, Any]) -> dict[str, Any]:
+    """The same in schema 2. What is not of schema 1's shape is left for the reader of schema 2 to refuse."""
+    unknown = old.pop("unknown", None)
+    reasons = unknown if isinstance(unknown, dict) else {}
+    snapshot = {name: old.pop(name, None) for name in ("recorded", "node", "vmcoreinfo", "described")}
+    loaded = old.pop("crash_kernel_loaded", None)
+    topology: dict[str, Any] = {}
+    for name, value in old.items():
+        if value is None and name not in ("crash_reserved", "source"):
+            value = {"unknown": reasons.get(name, "the record does not have it")}
+        elif name in _SCHEMA_1 and isinstance(value, dict):
+            value = _with_account(value, *_SCHEMA_1[name])
+        topology[name] = value
+    source = topology.get("source")
+    if isinstance(source, str) and source.startswith("/proc and /sys"):
+        _name_account(topology.get("resources"), "/proc/iomem")
+    if loaded is False:
+        topology["crash_image"] = None
+    return {**snapshot, "topology": topology}
+
+
+_SCHEMA_1 = {
+    "sections": ("mem_section", "online"),
+    "resources": ("iomem_resource", "ram"),
+    "blocks": ("memory blocks", "online"),
+}
+"""Whose account it was, and the member with its ranges."""
+
+
+def _with_account(value: dict[str, Any], structure: str, ram: str) -> dict[str, Any]:
+    rest = {name: each for name, each in value.items() if name not in (ram, "unread")}
+    if rest.get("early", rest) is None:
+        rest["early"] = {"unknown": "the record does not have it"}
+    account = {"structure": structure, "ram": value.get(ram), "unread": value.get("unread")}
+    return {**rest, "account": account}
+
+
+def _name_account(fact: Any, structure: str) -> None:
+    if isinstance(fact, dict) and isinstance(account := fact.get("account"), dict):
+        account["structure"] = structure

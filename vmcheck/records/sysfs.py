@@ -6,15 +6,17 @@ from __future__ import annotations
 import itertools
 import os
 import re
-import stat
-import struct
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from vmcheck.exclusions import CRASH_KERNEL_REASON, LOW_MEMORY, LOW_MEMORY_REASON, Exclusion
-from vmcheck.ranges import ADDRESS_LIMIT, RangeSet
-from vmcheck.topology import Blocks, MemoryAccount, Resources, Topology, Unknown
+from vmcheck.errors import UnreadableFile
+from vmcheck.facts.exclusions import CRASH_KERNEL_REASON, LOW_MEMORY, LOW_MEMORY_REASON, Exclusion
+from vmcheck.facts.quantities import parsed_cpu_list
+from vmcheck.facts.ranges import ADDRESS_LIMIT, RangeSet
+from vmcheck.facts.topology import Blocks, MemoryAccount, Resources, Topology, Unknown
+from vmcheck.files import open_descriptor, open_input
+from vmcheck.formats.notes import gnu_build_id
 
 LARGEST = 64 << 20
 """Bytes of one file. /proc/iomem of 262,144 memory blocks has 10 MB."""
@@ -24,16 +26,13 @@ def read_text(root: Path, *paths: str) -> str | None:
     """The first of ``paths`` that can be read; None where none can."""
     for path in paths:
         try:
-            # A collected tree may be a stranger's: opening a FIFO there must not hang.
-            descriptor = os.open(root / path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            descriptor = open_descriptor(root / path)
             with os.fdopen(descriptor, "rb", buffering=0) as file:
-                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                    continue
                 # /proc/sys refuses to be asked for much at once.
                 pieces = iter(lambda: file.read(1 << 16), b"")
                 data = b"".join(itertools.islice(pieces, LARGEST >> 12))
                 return data.decode("utf-8", "backslashreplace")
-        except OSError:
+        except (OSError, UnreadableFile):
             continue
     return None
 
@@ -55,18 +54,13 @@ class CrashKernel:
     fadump_registered: bool
     fadump_made_after: bool
     """fadump's header is made after the crash, and cannot be stale."""
-    kernel_updates: frozenset[str]
-    """``memory``, ``cpu``: of what the kernel says that user space need not reload for it."""
+    hotplug: bool | Unknown
+    """The kernel can update elfcorehdr itself (CONFIG_CRASH_HOTPLUG)."""
 
 
 def crash_kernel(root: Path = Path("/")) -> CrashKernel:
     # Linux 7.0 moved the files to /sys/kernel/kexec and left links behind.
     loaded = _number(read_text(root, "sys/kernel/kexec_crash_loaded", "sys/kernel/kexec/crash_loaded"))
-    updates = {
-        kind
-        for kind in ("memory", "cpu")
-        if _number(read_text(root, f"sys/devices/system/{kind}/crash_hotplug")) == 1
-    }
     return CrashKernel(
         reserved=_number(read_text(root, "sys/kernel/kexec_crash_size", "sys/kernel/kexec/crash_size")),
         loaded=None if loaded is None else bool(loaded),
@@ -76,12 +70,24 @@ def crash_kernel(root: Path = Path("/")) -> CrashKernel:
         )
         == 1,
         fadump_made_after=_number(read_text(root, "sys/kernel/fadump/hotplug_ready")) == 1,
-        kernel_updates=frozenset(updates),
+        hotplug=_crash_hotplug(root),
     )
+
+
+def _crash_hotplug(root: Path) -> bool | Unknown:
+    # Since Linux kernel commit 88a6f8994421 (in v6.6), with CONFIG_CRASH_HOTPLUG.
+    files = [f"sys/devices/system/{kind}/crash_hotplug" for kind in ("memory", "cpu")]
+    if any(read_text(root, file) is not None for file in files):
+        return True
+    if root == Path("/"):
+        return False
+    return Unknown("/sys/devices/system/*/crash_hotplug is not in the tree: absent, or not collected")
 
 
 IOMEM_LINE = re.compile(r"\s*([0-9a-f]{1,16})-([0-9a-f]{1,16}) : (.*)")
 MOST_BLOCKS = 1 << 20
+LARGEST_BLOCK = 1 << 50
+"""Bytes."""
 
 
 def sysfs_topology(root: Path = Path("/")) -> Topology:
@@ -97,7 +103,7 @@ def sysfs_topology(root: Path = Path("/")) -> Topology:
         build_id=_build_id(root),
         symbols_build_id=None,
         sections=unseen,
-        resources=_resources(iomem),
+        resources=iomem_resources(iomem),
         blocks=_blocks(root),
         excluded=_excluded(iomem, read_text(root, "proc/cpuinfo") or ""),
         possible_cpus=_cpus(root, "possible"),
@@ -111,10 +117,7 @@ def sysfs_topology(root: Path = Path("/")) -> Topology:
         filtered_slab=unseen,
         banner=(read_text(root, "proc/version") or "").strip() or unseen,
         boot_id=boot_id or Unknown("/proc/sys/kernel/random/boot_id is not there"),
-        crash_hotplug=any(
-            read_text(root, f"sys/devices/system/{kind}/crash_hotplug") is not None
-            for kind in ("memory", "cpu")
-        ),
+        crash_hotplug=kernel.hotplug,
         tasks=unseen,
     )
 
@@ -135,7 +138,8 @@ def _named(iomem: str | None) -> list[tuple[int, int, str]] | Unknown:
     return found or Unknown("/proc/iomem has no line that can be read")
 
 
-def _resources(iomem: str | None) -> Resources | Unknown:
+def iomem_resources(iomem: str | None) -> Resources | Unknown:
+    """System RAM of /proc/iomem's text."""
     lines = _named(iomem)
     if isinstance(lines, Unknown):
         return lines
@@ -159,14 +163,18 @@ def _blocks(root: Path) -> Blocks | Unknown:
     folder = root / "sys/devices/system/memory"
     try:
         size = int((read_text(root, "sys/devices/system/memory/block_size_bytes") or "").strip(), 16)
-        names = [each.name for each in folder.iterdir() if re.fullmatch(r"memory\d{1,15}", each.name)]
+        with os.scandir(folder) as entries:
+            found = itertools.islice(entries, MOST_BLOCKS)
+            names = [each.name for each in found if re.fullmatch(r"memory\d{1,15}", each.name)]
     except (OSError, ValueError):
         return Unknown("/sys/devices/system/memory is not there")
-    if not size or not names:
+    if not names:
         return Unknown("/sys/devices/system/memory has no memory blocks")
+    if not 0 < size <= LARGEST_BLOCK:
+        return Unknown(f"/sys/devices/system/memory/block_size_bytes is {size:#x}, which no machine has")
     places: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
     unread = []
-    for name in names[:MOST_BLOCKS]:
+    for name in names:
         state = read_text(root, f"sys/devices/system/memory/{name}/state")
         start = int(name.removeprefix("memory")) * size
         if state is None:
@@ -181,24 +189,17 @@ def _cpus(root: Path, mask: str) -> frozenset[int] | Unknown:
     """A mask as the kernel prints it: ``0-1,3``."""
     path = f"sys/devices/system/cpu/{mask}"
     text = (read_text(root, path) or "").strip()
-    if not re.fullmatch(r"\d{1,6}(-\d{1,6})?(,\d{1,6}(-\d{1,6})?)*", text):
+    cpus = parsed_cpu_list(text)
+    if cpus is None:
         return Unknown(f"/{path} is not there" if not text else f"/{path} is {text[:40]!r}")
-    found: set[int] = set()
-    for part in text.split(","):
-        first, _, last = part.partition("-")
-        found.update(range(int(first), int(last or first) + 1))
-    return frozenset(found)
+    return cpus
 
 
 def _build_id(root: Path) -> str | Unknown:
     """From the kernel's own ELF notes: NT_GNU_BUILD_ID, type 3 of "GNU"."""
     try:
-        notes = (root / "sys/kernel/notes").read_bytes()[:4096]
-    except OSError:
+        with open_input(root / "sys/kernel/notes") as file:
+            notes = file.read(4096)
+    except (OSError, UnreadableFile):
         return Unknown("/sys/kernel/notes is not there")
-    order = "<" if sys.byteorder == "little" else ">"
-    if (place := notes.find(struct.pack(order + "I", 3) + b"GNU\0")) >= 4:
-        (size,) = struct.unpack_from(order + "I", notes, place - 4)
-        if 8 <= size <= 64:
-            return notes[place + 8 : place + 8 + size].hex()
-    return Unknown("/sys/kernel/notes has no build ID")
+    return gnu_build_id(notes, sys.byteorder) or Unknown("/sys/kernel/notes has no build ID")

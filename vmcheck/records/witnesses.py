@@ -12,17 +12,21 @@ import enum
 import os
 import re
 import stat
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from vmcheck.diagnosis import Comparison
+from vmcheck.budget import OverBudget, time_limit
 from vmcheck.errors import UnreadableFile, plain
-from vmcheck.quantities import count, cpu_list, size
-from vmcheck.ranges import RangeSet
-from vmcheck.rules import Case
-from vmcheck.topology import CrashImage, Topology, Unknown
+from vmcheck.facts.case import Case
+from vmcheck.facts.diagnosis import Comparison
+from vmcheck.facts.quantities import count, cpu_list, parsed_cpu_list, size
+from vmcheck.facts.ranges import EMPTY, RangeSet
+from vmcheck.facts.topology import CrashImage, Topology, Unknown
+from vmcheck.files import open_input
+from vmcheck.records.sysfs import iomem_resources
 
 MAX_LOG = 64 << 20
 """Bytes of a log; more is cut. log_buf_len= goes to 2 GiB, Debian's default is 128 KiB."""
@@ -31,6 +35,11 @@ MAX_MEMBER = 4 << 20
 MAX_ARCHIVE = 1 << 30
 """Bytes of a sos tarball that are unpacked, in memory and piece by piece, before the search ends."""
 MAX_MEMBERS = 200_000
+MAX_NAME, MAX_NAMES = 64 << 10, 4
+"""Bytes of a member's long name or pax header, and how many of them one member may have."""
+LONG_NAMES = (b"L", b"K", b"x", b"g", b"X")
+"""Types of members that say more of the next one: GNU's, pax's and Solaris's."""
+TAR_BLOCK = 512
 MAX_BESIDE = 64 << 20
 """Bytes of a file that nobody named: a larger one would hold up the check."""
 COMMON_SHARE = 0.75
@@ -106,7 +115,7 @@ def kind_of(name: str, dump: str = "") -> Kind | None:
     if name in NAMES:
         return NAMES[name]
     if re.fullmatch(r"dmesg\.\d{12}", name):
-        stamp = re.fullmatch(r"(?:dump|vmcore)\.(\d{12})", dump)
+        stamp = re.fullmatch(r"(?:dump|vmcore|kdump)\.(\d{12})", dump)
         return Kind.LOG if stamp is None or name.endswith(stamp[1]) else None
     if re.fullmatch(r"sos(?:report)?-.+?(?:\.tar(?:\.(?:gz|xz|bz2))?)?", name):
         return Kind.SOS
@@ -117,14 +126,13 @@ def read_witness(path: str) -> Witness:
     """Raises UnreadableFile for what is no witness that is known, or cannot be read."""
     name = Path(path).name
     try:
-        mode = os.lstat(path).st_mode
-        if stat.S_ISDIR(mode):
+        if stat.S_ISDIR(os.lstat(path).st_mode):
             return Witness(name, Kind.SOS, files=_of_folder(Path(path)))
-        if not stat.S_ISREG(mode):
-            raise UnreadableFile(f"{path}: neither a file nor a folder; symbolic links are not followed")
-        if kind_of(name) is Kind.SOS or _is_archive(path):
-            return Witness(name, Kind.SOS, files=_of_archive(path))
-        with _opened(path) as file:
+        with open_input(path, follow=False) as file:
+            head = file.read(TAR_BLOCK)
+            file.seek(0)
+            if kind_of(name) is Kind.SOS or _is_archive(head):
+                return Witness(name, Kind.SOS, files=_of_archive(file))
             text = file.read(MAX_LOG).decode("utf-8", "backslashreplace")
     except (OSError, ValueError) as error:
         raise UnreadableFile(f"{path}: {getattr(error, 'strerror', None) or error}") from None
@@ -134,14 +142,7 @@ def read_witness(path: str) -> Witness:
     return Witness(name, kind, text)
 
 
-def _opened(path: str) -> IO[bytes]:
-    """The file, without following a link that came in its place."""
-    return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
-
-
-def _is_archive(path: str) -> bool:
-    with _opened(path) as file:
-        head = file.read(512)
+def _is_archive(head: bytes) -> bool:
     return (
         head[257:262] == b"ustar"
         or head[:2] == b"\x1f\x8b"
@@ -156,28 +157,24 @@ def _of_folder(folder: Path) -> dict[str, str]:
     for name in SOS_FILES:
         try:
             files[name] = _below(folder, name)
-        except OSError:
+        except (OSError, UnreadableFile):
             continue
     return files
 
 
 def _below(folder: Path, name: str) -> str:
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(folder, flags | os.O_DIRECTORY)
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_DIRECTORY
+    descriptor = os.open(folder, flags)
     try:
         *parents, last = PurePosixPath(name).parts
         for parent in parents:
-            inner = os.open(parent, flags | os.O_DIRECTORY, dir_fd=descriptor)
+            inner = os.open(parent, flags, dir_fd=descriptor)
             os.close(descriptor)
             descriptor = inner
-        # O_NONBLOCK: a FIFO in the report's place must not hang us.
-        file = os.open(last, flags | os.O_NONBLOCK, dir_fd=descriptor)
+        with open_input(last, follow=False, folder=descriptor) as opened:
+            return opened.read(MAX_MEMBER).decode("utf-8", "backslashreplace")
     finally:
         os.close(descriptor)
-    with os.fdopen(file, "rb") as opened:
-        if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
-            raise OSError(f"{name} is no regular file")
-        return opened.read(MAX_MEMBER).decode("utf-8", "backslashreplace")
 
 
 class _Bounded:
@@ -193,21 +190,41 @@ class _Bounded:
         return data
 
 
-def _of_archive(path: str) -> dict[str, str]:
+def _of_archive(raw: IO[bytes]) -> dict[str, str]:
     """The members wanted, read as a stream: nothing is extracted, links are passed by."""
     # Here, for they take a fiftieth of a second that a dump without a tarball need not spend.
     import lzma
     import tarfile
     import zlib
 
+    class Member(tarfile.TarInfo):
+        """tarfile reads a long name whole, and one call deeper for each that follows another."""
+
+        in_a_row = 0
+
+        @classmethod
+        def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Member:
+            member = super().frombuf(buf, encoding, errors)
+            long = member.type in LONG_NAMES
+            cls.in_a_row = cls.in_a_row + 1 if long else 0
+            if long and member.size > MAX_NAME:
+                raise tarfile.ReadError(f"a name of {member.size:,} bytes")
+            if cls.in_a_row > MAX_NAMES:
+                raise tarfile.ReadError(f"more than {MAX_NAMES} names of one member")
+            return member
+
     files: dict[str, str] = {}
     try:
-        with _opened(path) as raw, _unpacked(raw) as stream:
+        with _unpacked(raw) as stream:
             bounded = _Bounded(stream, MAX_ARCHIVE)
-            with tarfile.open(fileobj=bounded, mode="r|") as archive:  # type: ignore[call-overload]
+            with tarfile.open(  # type: ignore[call-overload]
+                fileobj=bounded, mode="r|", tarinfo=Member
+            ) as archive:
                 for number, member in enumerate(archive):
                     if number >= MAX_MEMBERS or len(files) == len(SOS_FILES):
                         break
+                    # Else the archive keeps each of them.
+                    archive.members = []
                     name = "/".join(PurePosixPath(member.name).parts[1:])
                     if name in SOS_FILES and name not in files and member.isreg():
                         content = archive.extractfile(member)
@@ -237,15 +254,23 @@ def _unpacked(raw: IO[bytes]) -> IO[bytes]:
 # Comparing
 
 
-def testimony(case: Case, dump: str, given: Sequence[str]) -> list[Comparison]:
-    """What the files beside the dump and those that were given say. One that cannot be read says why."""
-    told = []
+def testimony(case: Case, dump: str, given: Sequence[str], seconds: float) -> list[Comparison]:
+    """What the files beside the dump and those that were given say. One that cannot be read says why.
+
+    All of them together take at most ``seconds``.
+    """
+    compared = []
+    end = time.monotonic() + seconds
     for path in dict.fromkeys([*beside(dump), *given]):
         try:
-            told.append(compare(case, read_witness(path)))
-        except UnreadableFile as error:
-            told.append(Comparison(plain(Path(path).name), "unreadable", None, str(error)))
-    return told
+            with time_limit(end - time.monotonic(), f"{path}: reading the records"):
+                compared.append(compare(case, read_witness(path)))
+        except MemoryError:
+            why = f"{path}: wants too much memory (--memory-limit)"
+            compared.append(Comparison(plain(Path(path).name), "unreadable", None, why))
+        except (UnreadableFile, OverBudget) as error:
+            compared.append(Comparison(plain(Path(path).name), "unreadable", None, str(error)))
+    return compared
 
 
 def compare(case: Case, witness: Witness) -> Comparison:
@@ -279,18 +304,18 @@ def _capture_log(case: Case, witness: Witness) -> Told:
     empty = witness.text.count("Zero PT_NOTE entries found")
     full = len(case.header.cpu_notes)
     named = full + empty
-    told = f"elfcorehdr named {count(named, 'CPU')}: {full} with registers, {empty} without"
+    named_cpus = f"elfcorehdr named {count(named, 'CPU')}: {full} with registers, {empty} without"
     present, possible = case.topology.present_cpus, case.topology.possible_cpus
     if isinstance(present, Unknown) or isinstance(possible, Unknown):
-        return None, f"{told}; how many the kernel had is not known"
+        return None, f"{named_cpus}; how many the kernel had is not known"
     if named in (len(present), len(possible)):
         return (
             True,
-            f"{told}; that is every CPU that was {'present' if named == len(present) else 'possible'}",
+            f"{named_cpus}; that is every CPU that was {'present' if named == len(present) else 'possible'}",
         )
     if named < len(present):
-        return True, f"{told}, and {len(present)} were present at the crash: the header was stale"
-    return False, f"{told}, and {len(present)} were present, {len(possible)} possible"
+        return True, f"{named_cpus}, and {len(present)} were present at the crash: the header was stale"
+    return False, f"{named_cpus}, and {len(present)} were present, {len(possible)} possible"
 
 
 def _same_crash(case: Case, text: str) -> str | None:
@@ -367,7 +392,7 @@ def _log_alone(topology: Topology, theirs: Mapping[tuple[str, str], None]) -> To
     """Where the dump's own log is lost."""
     banner = next((words for _, words in theirs if words.startswith("Linux version ")), None)
     if banner is None or isinstance(topology.banner, Unknown):
-        return None, "not compared: the dump's own log could not be read, nor who wrote this one be told"
+        return None, "not compared: the dump's own log could not be read, and who wrote this one is not known"
     if banner.strip() != topology.banner.strip():
         return None, f"refused: of another kernel, {banner[:120]}"
     return (
@@ -388,17 +413,17 @@ def _sos(case: Case, witness: Witness) -> Told:
     differences = list(_configuration(topology, files))
     boot = _boot_id(files)
     if boot is None or isinstance(topology.boot_id, Unknown):
-        told = (
+        boot = (
             "of the same kernel; whether of the same boot is not known, so memory and CPUs are not compared"
         )
     elif boot != topology.boot_id:
-        told = "of the same kernel and another boot, so memory and CPUs are not compared"
+        boot = "of the same kernel and another boot, so memory and CPUs are not compared"
     else:
-        told = "of the same boot"
+        boot = "of the same boot"
         differences += _hardware(topology, files)
     if differences:
-        return False, f"{told}; {'; '.join(differences)}"
-    return (True if told == "of the same boot" else None), told
+        return False, f"{boot}; {'; '.join(differences)}"
+    return (True if boot == "of the same boot" else None), boot
 
 
 def _sos_release(files: Mapping[str, str]) -> str | None:
@@ -442,7 +467,7 @@ def _hardware(topology: Topology, files: Mapping[str, str]) -> Iterator[str]:
     if (listed := files.get("sys/devices/system/cpu/present")) and isinstance(
         topology.present_cpus, frozenset
     ):
-        cpus = _cpus(listed)
+        cpus = parsed_cpu_list(listed)
         if cpus is not None and cpus != topology.present_cpus:
             yield f"CPUs {cpu_list(cpus)} were present then, {cpu_list(topology.present_cpus)} at the crash"
     ram = _system_ram(files.get("proc/iomem", ""))
@@ -454,18 +479,7 @@ def _hardware(topology: Topology, files: Mapping[str, str]) -> Iterator[str]:
             yield f"{size(lost.size)} of System RAM went after it was taken"
 
 
-def _cpus(listed: str) -> frozenset[int] | None:
-    found: set[int] = set()
-    for part in listed.strip().split(","):
-        match = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", part)
-        if match is None:
-            return None
-        found |= set(range(int(match[1]), int(match[2] or match[1]) + 1))
-    return frozenset(found)
-
-
 def _system_ram(iomem: str) -> RangeSet:
     """Empty where the addresses are hidden, as they are from anybody but root."""
-    lines = re.findall(r"^\s*([0-9a-f]{1,16})-([0-9a-f]{1,16}) : System RAM", iomem, re.M)
-    ranges = [(int(start, 16), int(end, 16) + 1) for start, end in lines[: 1 << 16]]
-    return RangeSet((start, end) for start, end in ranges if end > 1 and start < end <= 1 << 62)
+    resources = iomem_resources(iomem)
+    return EMPTY if isinstance(resources, Unknown) else resources.account.ram

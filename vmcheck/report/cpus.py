@@ -7,19 +7,19 @@ import enum
 from collections.abc import Mapping
 
 from vmcheck.check import Report
-from vmcheck.findings import Severity
-from vmcheck.topology import Unknown
+from vmcheck.facts.findings import Severity
+from vmcheck.facts.topology import Unknown
 
 
 class Registers(str, enum.Enum):
     """Worst first."""
 
     LOST = "lost"
-    """A finding says that they are in neither the headers nor the memory."""
+    """A finding says that they are neither in the notes nor in memory."""
     RECOVERABLE = "recoverable"
-    """Not in the headers, and still in the dump's memory."""
+    """In no note, and still in the dump's memory."""
     DOUBTFUL = "doubtful"
-    """A finding says that tools will misread them."""
+    """A finding says that tools misread them."""
     UNKNOWN = "unknown"
     """The CPU was online, and whether it saved could not be read."""
     PRESENT = "present"

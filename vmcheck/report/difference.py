@@ -10,18 +10,21 @@ from vmcheck.errors import plain
 from vmcheck.report import words
 
 NOT_COMPARED = {"vmcheck", "dump.file"}
-"""Which vmcheck looked, and what the file is called, say nothing of the dump."""
+"""Which vmcheck looked, and what the file is called, say nothing about the dump."""
 
 KEYS = ("rule", "structure", "reason", "fact", "node")
-"""What an object in a list goes by."""
+"""The member that names an object in a list."""
 
 IN_BYTES = {"bytes", "missing", "file_size", "expected_size", "page_size"}
+
+LONGEST = 400
+"""Characters of a value. The stored report may be a stranger's."""
 
 Member = Mapping[str, Any]
 
 
 def differences(expected: Member, found: Member) -> list[str]:
-    """What differs between two documents. What ``expected`` leaves out is not asked for."""
+    """What differs between two documents. What ``expected`` leaves out is not compared."""
     return [plain(line) for line in _members("", expected, found)]
 
 
@@ -46,7 +49,7 @@ def _values(path: str, expected: Any, found: Any) -> Iterator[str]:
 
 
 def _named(value: Any) -> str | None:
-    """The key that the objects of a list go by; empty for an empty list, whose objects could have any."""
+    """The member that names the objects of a list; empty for an empty list, which fits any name."""
     if not isinstance(value, list) or not _all(value, dict):
         return None
     if not value:
@@ -66,20 +69,21 @@ def _entries(path: str, expected: Sequence[Member], found: Sequence[Member]) -> 
             extra.append(entry)
         else:
             missing.remove(partner)
-            yield from _members(f"{path}[{entry[key]}]", partner, entry)
+            yield from _members(f"{path}[{_text(entry[key])}]", partner, entry)
     for entry in missing:
-        yield f"{path}[{entry[key]}]: expected, not found{_summary(entry)}"
+        yield f"{path}[{_text(entry[key])}]: expected, not found{_summary(entry)}"
     for entry in extra:
-        yield f"{path}[{entry[key]}]: found, not expected{_summary(entry)}"
+        yield f"{path}[{_text(entry[key])}]: found, not expected{_summary(entry)}"
 
 
 def _summary(entry: Member) -> str:
-    told = [str(entry[name]) for name in ("summary", "why") if entry.get(name)]
-    if isinstance(entry.get("ranges"), list) and entry["ranges"]:
-        told.append(_shown("ranges", entry["ranges"]))
-    if isinstance(entry.get("cpus"), list) and entry["cpus"]:
-        told.append(_shown("cpus", entry["cpus"]))
-    return f": {'; '.join(told)}" if told else ""
+    parts = [_text(entry[name]) for name in ("summary", "why") if entry.get(name)]
+    parts += [_shown(name, entry[name]) for name in ("ranges", "cpus") if _is_list(entry.get(name))]
+    return f": {'; '.join(parts)}" if parts else ""
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list) and bool(value)
 
 
 def _shown(path: str, value: Any) -> str:
@@ -88,13 +92,34 @@ def _shown(path: str, value: Any) -> str:
         return "nothing"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, int) and (path.startswith("memory.") or name in IN_BYTES):
+    if _is_amount(value) and (path.startswith("memory.") or name in IN_BYTES):
         return f"{value} bytes" if value < 1024 else f"{value} bytes ({words.size(value)})"
-    if name == "ranges" and _all(value, list):
-        return ", ".join(words.address_range(*bounds) for bounds in value) or "none"
-    if name.endswith("cpus") and _all(value, int):
+    if name == "ranges" and _all(value, list) and all(_is_range(bounds) for bounds in value):
+        return _cut(", ".join(words.address_range(*bounds) for bounds in value) or "none")
+    if name.endswith("cpus") and isinstance(value, list) and all(map(_is_amount, value)):
         return words.listed_cpus(value) if value else "no CPUs"
-    return str(value)
+    return _text(value)
+
+
+def _is_range(bounds: list[Any]) -> bool:
+    return len(bounds) == 2 and all(map(_is_amount, bounds))
+
+
+def _is_amount(value: Any) -> bool:
+    """A number that a report can have."""
+    return type(value) is int and 0 <= value < 1 << 64
+
+
+def _text(value: Any) -> str:
+    try:
+        return _cut(str(value))
+    except (ValueError, RecursionError):
+        # More digits than Python prints, or lists in lists.
+        return "what is too large to show"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
 def _all(value: Any, kind: type) -> bool:

@@ -1,43 +1,57 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The report as JSON. Its shape is a promise: docs/report.schema.json is made from these structs.
+"""The report as JSON. Its shape is a promise: docs/report.schema.json is made from these types.
 
-The same dump gives the same bytes: no clock, no folder names, no measured times.
+The same dump gives the same bytes: no clock, no folder names, no measured times. What the kernel
+knew and what the diagnosis concludes follow from the types of facts/: a new fact needs no line here.
 """
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
 
 import vmcheck
-from vmcheck import diagnosis, topology
 from vmcheck.check import Report, Verdict
-from vmcheck.diagnosis import Certainty, Use
 from vmcheck.errors import plain
-from vmcheck.findings import Finding, Outcome, Severity, State
-from vmcheck.header import DumpHeader, Format, Producer
-from vmcheck.ranges import RangeSet
+from vmcheck.facts import diagnosis, topology
+from vmcheck.facts.body import Body
+from vmcheck.facts.data import members, to_data
+from vmcheck.facts.exclusions import Exclusion
+from vmcheck.facts.findings import Finding, Severity, State
+from vmcheck.facts.header import DumpHeader, Format, Producer
+from vmcheck.facts.topology import MemoryAccount, Topology, Unknown
 from vmcheck.report import words
 from vmcheck.report.folder import Checked
-from vmcheck.report.memory import Fate, memory, rightly_absent
+from vmcheck.report.memory import Fate, excluded_by_design, memory
 from vmcheck.report.nodes import by_node
-from vmcheck.topology import MemoryAccount, PageKind, Topology, Unknown
+from vmcheck.report.published import Published, list_of, struct
 
 SCHEMA = 1
-"""Raised when a document that was valid before would be no more. New members do not raise it."""
+"""Raised when a reader of the documents before would break. New members do not raise it."""
 
 Bytes = Annotated[int, msgspec.Meta(ge=0, description="bytes")]
-Range = Annotated[
-    tuple[Annotated[int, msgspec.Meta(ge=0)], Annotated[int, msgspec.Meta(ge=0)]],
-    msgspec.Meta(description="physical addresses [start, end): the end is the first byte after"),
-]
-Cpus = Annotated[list[int], msgspec.Meta(description="CPU numbers as the kernel counts them")]
+ExitStatus = Annotated[int, msgspec.Meta(ge=0, le=4)]
+SchemaNumber = Annotated[int, msgspec.Meta(ge=SCHEMA, le=SCHEMA)]
+
+NOT_OF_THE_KERNEL = frozenset(
+    {
+        # Members of their own.
+        *("sections", "resources", "blocks", "excluded", "nodes", "tasks", "loss"),
+        # Too much, and in the dump itself.
+        *("saved_notes", "log", "page_offset", "filtered_slab"),
+    }
+)
+
+
+IN_FINDINGS = frozenset({"never_written", "damaged"})
+"""Of the body: the findings have these ranges, and they can be many."""
+SHARE = "share of damaged pages that the sample shows with 99% probability; null: no sample"
 
 
 class Dump(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """What the file says of itself. ``null``: its format has no such field."""
+    """What the file says about itself. ``null``: its format has no such field."""
 
     file: str
     format: Format
@@ -61,7 +75,7 @@ class Dump(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Memory(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """Bytes. All but the first two are disjoint: each byte has one fate. system_ram null: not known."""
+    """Bytes. All but the first two are disjoint: each byte has one fate. system_ram null: unknown."""
 
     system_ram: Bytes | None
     described: Bytes
@@ -69,8 +83,8 @@ class Memory(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     filtered: Bytes
     excluded: Bytes
     missing: Bytes
-    dropped: Annotated[int, msgspec.Meta(ge=0, description="described, and lost all the same")]
-    phantom: Annotated[int, msgspec.Meta(ge=0, description="described, and the kernel had no RAM there")]
+    dropped: Annotated[int, msgspec.Meta(ge=0, description="described, but missing from the file")]
+    phantom: Annotated[int, msgspec.Meta(ge=0, description="described, but the kernel had no RAM there")]
     elsewhere: Bytes
     undescribed: Bytes
 
@@ -83,59 +97,10 @@ class Node(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     missing: Bytes
 
 
-class Account(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """What one kernel structure says is RAM in use."""
-
-    structure: str
-    bytes: Bytes
-    complete: bool
-    unread: Annotated[list[str], msgspec.Meta(description="where the walk stopped, and why")]
-
-
-class Fault(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """Memory that reading a kernel structure needed and the dump does not hold."""
-
-    structure: str
-    address: Annotated[int, msgspec.Meta(ge=0, description="physical")]
-    why: str
-
-
-class Kernel(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """What the kernel knew. ``null``: not known, and ``unknown`` says why."""
-
-    source: str
-    release: str | None
-    build_id: str | None
-    possible_cpus: Cpus | None
-    present_cpus: Cpus | None
-    online_cpus: Cpus | None
-    remarks: list[str]
-    faults: Annotated[list[Fault], msgspec.Meta(description="pages asked for that are not in the dump")]
-
-
-class ReportedFinding(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    rule: str
-    severity: Severity
-    summary: str
-    ranges: list[Range]
-    bytes: Bytes
-    cpus: Cpus
-    evidence: list[str]
-    recoverable: bool
-
-
 class Rule(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     rule: str
     state: State
     why: Annotated[str | None, msgspec.Meta(description="of skipped and inapplicable")]
-
-
-class Excluded(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """System RAM that is rightly not in this dump."""
-
-    reason: str
-    bytes: Bytes
-    ranges: list[Range]
 
 
 class UnknownFact(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -143,348 +108,198 @@ class UnknownFact(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     why: str
 
 
-class Conclusion(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """A regime or a cause: for ``vmcheck explain NAME``."""
-
-    name: str
-    text: str
-    certainty: Certainty
-    evidence: list[str]
-    rules: Annotated[list[str], msgspec.Meta(description="whose findings it accounts for")]
-
-
-class Event(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """Seconds since boot. Where ``seconds`` is null, the bounds that follow from the dump."""
-
-    text: str
-    seconds: float | None
-    not_before: float | None
-    not_after: float | None
-
-
-class Timeline(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    boot: Annotated[
-        float | None, msgspec.Meta(description="seconds since the epoch, good to a second or two")
-    ]
-    events: list[Event]
-    remarks: list[str]
-
-
-class Effect(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """What an analyst gets from one usual command."""
-
-    tool: str
-    command: str
-    use: Use
-    certainty: Certainty
-    why: str
-
-
-class PageCount(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """``node`` and ``zone`` null: not known."""
-
-    node: int | None
-    zone: str | None
-    kind: PageKind
-    pages: int
-
-
-class LostPages(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """What the pages of missing memory were. ``counts`` are of those looked at, of many a sample."""
-
-    pages: int
-    looked_at: int
-    unread: Annotated[int, msgspec.Meta(description="whose struct page is not in the dump either")]
-    counts: list[PageCount]
-
-
-class LostModule(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    name: str
-    pages: int
-    lost_pages: int
-
-
-class LostTask(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """A task whose task_struct or kernel stack lies in missing memory."""
-
-    pid: int | None
-    name: str
-    cpu: Annotated[int | None, msgspec.Meta(description="that was running it at the crash")]
-    task_struct_lost: bool
-    stack_pages: int
-    lost_stack_pages: int
-
-
-class Loss(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """What lay in missing memory. ``null``: not known."""
-
-    pages: LostPages | None
-    modules: list[LostModule] | None
-    per_cpu_areas: Cpus | None
-    memmap: Annotated[
-        list[Range] | None, msgspec.Meta(description="memory in the dump whose struct pages are lost")
-    ]
-
-
-class Impact(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    headline: str
-    facts: list[str]
-    effects: list[Effect]
-    loss: Annotated[Loss | None, msgspec.Meta(description="null: no memory is missing, or not known")]
-    lost_tasks: Annotated[list[LostTask] | None, msgspec.Meta(description="null: not known")]
-    recoverable_cpus: Cpus
-    lost_cpus: Cpus
-
-
-class Step(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    text: str
-    commands: list[str]
-
-
-class Comparison(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """What a file beside the dump says. ``agrees`` null: it was refused, or has nothing to compare."""
-
-    witness: str
-    kind: str
-    agrees: bool | None
-    text: str
-
-
-class Diagnosis(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """Why, since when, at what cost, and what to do."""
-
-    regime: Conclusion
-    causes: Annotated[list[Conclusion], msgspec.Meta(description="worst first")]
-    timeline: Timeline | None
-    impact: Impact | None
-    next_dump: list[Step]
-    this_dump: list[Step]
-    witnesses: list[Comparison]
-
-
-class Document(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """What ``vmcheck check --json`` writes."""
-
-    schema: Annotated[int, msgspec.Meta(ge=SCHEMA, le=SCHEMA)] = SCHEMA
-    vmcheck: Annotated[str, msgspec.Meta(description="the version that wrote this")]
-    verdict: Verdict
-    exit_status: Annotated[int, msgspec.Meta(ge=0, le=4)]
-    answer: Annotated[str, msgspec.Meta(description="the verdict in one line, for people")]
-    dump: Dump
-    kernel: Kernel
-    memory: Memory
-    nodes: Annotated[list[Node] | None, msgspec.Meta(description="by NUMA node; null: not known")]
-    findings: Annotated[list[ReportedFinding], msgspec.Meta(description="worst first")]
-    rules: Annotated[list[Rule], msgspec.Meta(description="every rule, looked or not")]
-    excluded: list[Excluded]
-    accounts: list[Account]
-    unknown: list[UnknownFact]
-    diagnosis: Annotated[
-        Diagnosis | msgspec.UnsetType, msgspec.Meta(description="absent where nothing is concluded")
-    ] = msgspec.UNSET
-
-
-class Entry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """One dump of a folder: a line of what ``vmcheck check DIR --json`` writes."""
-
-    schema: Annotated[int, msgspec.Meta(ge=SCHEMA, le=SCHEMA)] = SCHEMA
-    path: Annotated[str, msgspec.Meta(description="below the folder that was given")]
-    parts: Annotated[list[str], msgspec.Meta(description="all files of a split dump, else the one")]
-    beside: Annotated[list[str], msgspec.Meta(description="logs and sos reports that it was compared with")]
-    exit_status: Annotated[int, msgspec.Meta(ge=0, le=4)]
-    error: Annotated[str | None, msgspec.Meta(description="why the dump could not be read")]
-    report: Annotated[Document | None, msgspec.Meta(description="null where it could not be read")]
-
-
-def to_json_line(entry: Checked, fail_on: Severity = Severity.WRONG) -> bytes:
-    built = msgspec.to_builtins(
-        Entry(
-            path=entry.path,
-            parts=list(entry.parts),
-            beside=list(entry.beside),
-            exit_status=int(entry.exit_status(fail_on)),
-            error=entry.error or None,
-            report=None if entry.report is None else document(entry.report, fail_on),
-        )
+def document_types() -> tuple[type[msgspec.Struct], type[msgspec.Struct]]:
+    """The type of a report, and that of a line of a folder's reports."""
+    publish = Published(
+        {
+            Topology: "Kernel",
+            topology.Task: "LostTask",
+            Finding: "ReportedFinding",
+            MemoryAccount: "Account",
+            Exclusion: "Excluded",
+        }
     )
-    return msgspec.json.encode(_plain(built)) + b"\n"
+    loss = publish(topology.Loss, frozenset({"memory"}), modules=list_of(publish(topology.LostModule)) | None)
+    publish(
+        diagnosis.Impact,
+        frozenset({"tasks"}),
+        loss=_described(loss | None, "null: no memory is missing, or unknown"),
+        lost_tasks=_described(list_of(publish(topology.Task)) | None, "null: unknown"),
+    )
+    document = struct(
+        "Document",
+        "What ``vmcheck check --json`` writes.",
+        {
+            "schema": SchemaNumber,
+            "vmcheck": _described(str, "the version that wrote this"),
+            "verdict": Verdict,
+            "exit_status": ExitStatus,
+            "answer": _described(str, "the verdict in one line, for people"),
+            "dump": Dump,
+            "body": _described(
+                publish(Body, IN_FINDINGS, would_have_seen=_described(float | None, SHARE)) | None,
+                "null: the pages were not looked at",
+            ),
+            "kernel": publish(Topology, NOT_OF_THE_KERNEL),
+            "memory": Memory,
+            "nodes": _described(list[Node] | None, "by NUMA node; null: unknown"),
+            "findings": _described(list_of(publish(Finding, rule=str, bytes=Bytes)), "worst first"),
+            "rules": _described(list[Rule], "every rule, whatever its state"),
+            "excluded": list_of(publish(Exclusion, bytes=Bytes)),
+            "accounts": list_of(publish(MemoryAccount, frozenset({"ram"}), bytes=Bytes, complete=bool)),
+            "unknown": list[UnknownFact],
+            "diagnosis": _described(publish(diagnosis.Diagnosis), "absent where nothing is concluded"),
+        },
+        optional=frozenset({"diagnosis"}),
+    )
+    entry = struct(
+        "Entry",
+        "One dump of a folder: a line of what ``vmcheck check DIR --json`` writes.",
+        {
+            "schema": SchemaNumber,
+            "path": _described(str, "below the folder that was given"),
+            "parts": _described(list[str], "all files of a split dump, else the one"),
+            "beside": _described(list[str], "logs and sos reports that it was compared with"),
+            "exit_status": ExitStatus,
+            "error": _described(str | None, "why the dump could not be read"),
+            "report": _described(document | None, "null where it could not be read"),
+        },
+    )
+    return document, entry
 
 
-def to_json(report: Report, fail_on: Severity = Severity.WRONG) -> bytes:
-    built = msgspec.to_builtins(document(report, fail_on))
-    return msgspec.json.format(msgspec.json.encode(_plain(built)), indent=2) + b"\n"
+def _described(kind: Any, description: str) -> Any:
+    return Annotated[kind, msgspec.Meta(description=description)]
 
 
-def json_schema(of: type[Document] | type[Entry] = Document) -> bytes:
-    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(of)}
+def json_schema(folder: bool = False) -> bytes:
+    """The JSON Schema of :func:`to_json`; with ``folder``, of a line of :func:`to_json_lines`."""
+    schema = msgspec.json.schema(document_types()[folder])
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
     return msgspec.json.format(msgspec.json.encode(schema), indent=2) + b"\n"
 
 
-def document(report: Report, fail_on: Severity = Severity.WRONG) -> Document:
-    return Document(
-        vmcheck=vmcheck.__version__,
-        verdict=report.verdict,
-        exit_status=int(report.exit_status(fail_on)),
-        answer=words.answer(report),
-        dump=_dump(report.header),
-        kernel=_kernel(report.topology),
-        memory=_memory(report),
-        nodes=_nodes(report),
-        findings=[_finding(rule, finding) for rule, finding in report.named_findings],
-        rules=[_rule(outcome) for outcome in report.outcomes],
-        excluded=[
-            Excluded(reason=excluded.reason, bytes=excluded.ranges.size, ranges=_ranges(excluded.ranges))
-            for excluded in rightly_absent(report)
+def to_json_lines(folder: str, entries: Sequence[Checked], fail_on: Severity = Severity.WRONG) -> bytes:
+    """A line a dump. ``folder`` is not in it."""
+    return b"".join(to_json_line(entry, fail_on) for entry in entries)
+
+
+def to_json_line(entry: Checked, fail_on: Severity = Severity.WRONG) -> bytes:
+    line = {
+        "schema": SCHEMA,
+        "path": entry.path,
+        "parts": list(entry.parts),
+        "beside": list(entry.beside),
+        "exit_status": int(entry.exit_status(fail_on)),
+        "error": entry.error or None,
+        "report": None if entry.report is None else document(entry.report, fail_on),
+    }
+    return msgspec.json.encode(_plain(line)) + b"\n"
+
+
+def to_json(report: Report, fail_on: Severity = Severity.WRONG) -> bytes:
+    built = _plain(document(report, fail_on))
+    return msgspec.json.format(msgspec.json.encode(built), indent=2) + b"\n"
+
+
+def document(report: Report, fail_on: Severity = Severity.WRONG) -> dict[str, Any]:
+    concluded = words.diagnosed(report)
+    return {
+        "schema": SCHEMA,
+        "vmcheck": vmcheck.__version__,
+        "verdict": report.verdict.value,
+        "exit_status": int(report.exit_status(fail_on)),
+        "answer": words.answer(report),
+        "dump": _dump(report.header),
+        "body": None if isinstance(report.body, Unknown) else _body(report.body),
+        "kernel": _members(report.topology, NOT_OF_THE_KERNEL),
+        "memory": _memory(report),
+        "nodes": _nodes(report),
+        "findings": [
+            {"rule": rule, "bytes": finding.ranges.size, **_members(finding)}
+            for rule, finding in report.named_findings
         ],
-        accounts=[_account(account) for account in words.accounts(report.topology)],
-        unknown=[UnknownFact(fact=fact, why=why) for fact, why in words.unknown_facts(report.topology)],
-        diagnosis=_diagnosis(report),
-    )
+        "rules": [
+            {"rule": each.rule, "state": each.state.value, "why": each.why or None}
+            for each in report.outcomes
+        ],
+        "excluded": [{"bytes": each.ranges.size, **_members(each)} for each in excluded_by_design(report)],
+        "accounts": [
+            {"bytes": each.ram.size, "complete": each.complete, **_members(each, frozenset({"ram"}))}
+            for each in words.accounts(report.topology)
+        ],
+        "unknown": [{"fact": fact, "why": why} for fact, why in words.unknown_facts(report.topology)],
+        **({} if concluded is None else {"diagnosis": _diagnosis(concluded)}),
+    }
 
 
-def _diagnosis(report: Report) -> Diagnosis | msgspec.UnsetType:
-    told = words.diagnosed(report)
-    if told is None:
-        return msgspec.UNSET
-    parts = {field.name: getattr(told, field.name) for field in fields(told)}
-    return msgspec.convert(
-        parts | {"impact": told.impact and _impact(told.impact)}, Diagnosis, from_attributes=True
-    )
+def _data(value: Any) -> Any:
+    """By type; an Unknown is null."""
+    return to_data(value, lambda fact: None)
 
 
-def _impact(impact: diagnosis.Impact) -> Impact:
-    return Impact(
-        headline=impact.headline,
-        facts=list(impact.facts),
-        effects=[msgspec.convert(effect, Effect, from_attributes=True) for effect in impact.effects],
-        loss=_loss(impact.loss) if isinstance(impact.loss, topology.Loss) else None,
-        lost_tasks=None
-        if isinstance(impact.tasks, Unknown)
-        else [LostTask(**task._asdict()) for task in impact.tasks.lost],
-        recoverable_cpus=list(impact.recoverable_cpus),
-        lost_cpus=list(impact.lost_cpus),
-    )
+def _members(value: Any, without: frozenset[str] = frozenset()) -> dict[str, Any]:
+    names = (member.name for member in members(value.__class__) if member.name not in without)
+    return {name: _data(getattr(value, name)) for name in names}
 
 
-def _loss(loss: topology.Loss) -> Loss:
-    pages, modules, memmap = loss.pages, loss.modules, loss.memmap
-    return Loss(
-        pages=None if isinstance(pages, Unknown) else _lost_pages(pages),
-        modules=None
-        if isinstance(modules, Unknown)
-        else [LostModule(**each._asdict()) for each in modules.lost],
-        per_cpu_areas=_cpus(loss.per_cpu_areas),
-        memmap=None if isinstance(memmap, Unknown) else _ranges(memmap),
-    )
+def _dump(header: DumpHeader) -> dict[str, Any]:
+    """The header's fields that Dump has, and counts of the others."""
+    made = {
+        "file": words.file_name(header),
+        "split_parts": len(header.split),
+        "segments": len(header.segments),
+        "cpu_notes": len(header.cpu_notes),
+        "vmcoreinfo_notes": len(header.vmcoreinfo_notes),
+        "crash_time": words.crash_time(header) or None,
+    }
+    names = [name for name in Dump.__struct_fields__ if name not in made]
+    return {**{name: _data(getattr(header, name)) for name in names}, **made}
 
 
-def _lost_pages(lost: topology.LostPages) -> LostPages:
-    return LostPages(
-        pages=lost.pages,
-        looked_at=lost.looked_at,
-        unread=lost.unread,
-        counts=[PageCount(**count._asdict()) for count in lost.counts],
-    )
+def _body(body: Body) -> dict[str, Any]:
+    return {**_members(body, IN_FINDINGS), "would_have_seen": body.would_have_seen}
 
 
-def _dump(header: DumpHeader) -> Dump:
-    return Dump(
-        file=words.file_name(header),
-        format=header.format,
-        header_version=header.header_version,
-        producer=header.producer,
-        machine=header.machine,
-        bits=header.bits,
-        byteorder=header.byteorder,
-        page_size=header.page_size,
-        dump_level=header.dump_level,
-        compression=header.compression,
-        flattened=header.flattened,
-        incomplete=header.incomplete,
-        split_parts=len(header.split),
-        file_size=header.file_size,
-        expected_size=header.expected_size,
-        segments=len(header.segments),
-        cpu_notes=len(header.cpu_notes),
-        vmcoreinfo_notes=len(header.vmcoreinfo_notes),
-        crash_time=words.crash_time(header) or None,
-    )
-
-
-def _memory(report: Report) -> Memory:
+def _memory(report: Report) -> dict[str, int | None]:
     kept = memory(report)
-    return Memory(
-        system_ram=None if isinstance(kept.ram, Unknown) else kept.ram.size,
-        described=report.header.described.size,
-        stored=kept.size(Fate.STORED),
-        filtered=kept.size(Fate.FILTERED),
-        excluded=kept.size(Fate.EXCLUDED),
-        missing=kept.size(Fate.MISSING),
-        dropped=kept.size(Fate.DROPPED),
-        phantom=kept.size(Fate.PHANTOM),
-        elsewhere=kept.size(Fate.ELSEWHERE),
-        undescribed=kept.size(Fate.UNDESCRIBED),
-    )
+    return {
+        "system_ram": None if isinstance(kept.ram, Unknown) else kept.ram.size,
+        "described": report.header.described.size,
+        **{fate.value: kept.size(fate) for fate in Fate},
+    }
 
 
-def _nodes(report: Report) -> list[Node] | None:
+def _nodes(report: Report) -> list[dict[str, int]] | None:
     nodes = by_node(report)
     if nodes is None:
         return None
-    return [Node(node=each.node, bytes=each.ram, missing=each.missing) for each in nodes]
+    return [{"node": each.node, "bytes": each.ram, "missing": each.missing} for each in nodes]
 
 
-def _kernel(kernel: Topology) -> Kernel:
-    return Kernel(
-        source=kernel.source,
-        release=_or_none(kernel.release),
-        build_id=_or_none(kernel.build_id),
-        possible_cpus=_cpus(kernel.possible_cpus),
-        present_cpus=_cpus(kernel.present_cpus),
-        online_cpus=_cpus(kernel.online_cpus),
-        remarks=list(kernel.remarks),
-        faults=[
-            Fault(structure=fault.structure, address=fault.address, why=fault.why) for fault in kernel.faults
-        ],
-    )
+def _diagnosis(concluded: diagnosis.Diagnosis) -> dict[str, Any]:
+    impact = concluded.impact
+    return {
+        **_members(concluded, frozenset({"impact"})),
+        "impact": None if impact is None else _impact(impact),
+    }
 
 
-def _or_none(fact: str | Unknown) -> str | None:
-    return None if isinstance(fact, Unknown) else fact
+def _impact(impact: diagnosis.Impact) -> dict[str, Any]:
+    tasks, loss = impact.tasks, impact.loss
+    return {
+        **_members(impact, frozenset({"tasks", "loss"})),
+        "loss": _loss(loss) if isinstance(loss, topology.Loss) else None,
+        "lost_tasks": None if isinstance(tasks, Unknown) else _data(tasks.lost),
+    }
 
 
-def _cpus(fact: frozenset[int] | Unknown) -> list[int] | None:
-    return None if isinstance(fact, Unknown) else sorted(fact)
-
-
-def _finding(rule: str, finding: Finding) -> ReportedFinding:
-    return ReportedFinding(
-        rule=rule,
-        severity=finding.severity,
-        summary=finding.summary,
-        ranges=_ranges(finding.ranges),
-        bytes=finding.ranges.size,
-        cpus=list(finding.cpus),
-        evidence=list(finding.evidence),
-        recoverable=finding.recoverable,
-    )
-
-
-def _ranges(ranges: RangeSet) -> list[Range]:
-    return list(ranges)
-
-
-def _rule(outcome: Outcome) -> Rule:
-    return Rule(rule=outcome.rule, state=outcome.state, why=outcome.why or None)
-
-
-def _account(account: MemoryAccount) -> Account:
-    return Account(
-        structure=account.structure,
-        bytes=account.ram.size,
-        complete=account.complete,
-        unread=list(account.unread),
-    )
+def _loss(loss: topology.Loss) -> dict[str, Any]:
+    modules = loss.modules
+    return {
+        **_members(loss, frozenset({"memory", "modules"})),
+        "modules": None if isinstance(modules, Unknown) else _data(modules.lost),
+    }
 
 
 def _plain(value: Any) -> Any:
@@ -493,6 +308,6 @@ def _plain(value: Any) -> Any:
         return plain(value)
     if isinstance(value, dict):
         return {key: _plain(member) for key, member in value.items()}
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, list):
         return [_plain(member) for member in value]
     return value

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The dumps of one folder beside each other."""
+"""The dumps of one folder, compared."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vmcheck.check import ExitStatus, Report, Verdict
-from vmcheck.findings import Severity
+from vmcheck.facts.findings import Severity
 from vmcheck.report import words
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What came of one dump."""
+    """One dump and its report."""
 
     path: str
     """Below the folder that was given."""
@@ -34,7 +34,7 @@ class Checked:
 
     @property
     def facts(self) -> tuple[str, ...]:
-        """What a table says of it, each a line."""
+        """Lines of a table about it."""
         facts = [self.error] if self.report is None else [words.answer(self.report).partition(": ")[2]]
         if self.report and (when := words.crash_time(self.report.header)):
             facts.append(f"crashed {when}")
@@ -46,7 +46,7 @@ class Checked:
 
 
 WORST_FIRST = (None, Verdict.INCOMPLETE, Verdict.MISLEADING, Verdict.UNKNOWN, Verdict.COMPLETE)
-"""A dump that cannot be read at all is the greatest loss."""
+"""A dump that cannot be read is the worst."""
 
 _STATUSES = (ExitStatus.UNREADABLE, ExitStatus.FOUND, ExitStatus.COULD_NOT_TELL, ExitStatus.COMPLETE)
 

@@ -8,10 +8,10 @@ from xml.etree import ElementTree
 
 from vmcheck.check import Report
 from vmcheck.errors import plain
-from vmcheck.findings import Finding, Outcome, Severity, State
+from vmcheck.facts.findings import Finding, Outcome, Severity, State
 from vmcheck.report import words
 from vmcheck.report.folder import Checked
-from vmcheck.report.nodes import Nodes, told_apart
+from vmcheck.report.nodes import Nodes, several_nodes
 
 MILDEST = list(Severity)
 
@@ -19,13 +19,13 @@ MILDEST = list(Severity)
 def junit(report: Report, fail_on: Severity = Severity.WRONG) -> bytes:
     """A rule fails where it found something at least as severe as ``fail_on``, as the exit status does.
 
-    Every text is made plain: XML cannot hold most control characters, not even escaped.
+    Every text is made plain: XML cannot hold most control characters, even escaped.
     """
     return _document([_suite(words.file_name(report.header), report, fail_on)])
 
 
-def junit_of_folder(entries: Sequence[Checked], fail_on: Severity = Severity.WRONG) -> bytes:
-    """A suite a dump; one that could not be read is a suite of one error."""
+def junit_of_folder(folder: str, entries: Sequence[Checked], fail_on: Severity = Severity.WRONG) -> bytes:
+    """A suite a dump; one that could not be read is a suite of one error. ``folder`` is not in it."""
     return _document(
         _suite(each.path, each.report, fail_on) if each.report else _unreadable(each) for each in entries
     )
@@ -49,7 +49,7 @@ def _unreadable(entry: Checked) -> ElementTree.Element:
 def _suite(name: str, report: Report, fail_on: Severity) -> ElementTree.Element:
     suite = ElementTree.Element("testsuite", name=plain(f"vmcheck {name}"))
     failures = skipped = 0
-    nodes = told_apart(report)
+    nodes = several_nodes(report)
     for outcome in report.outcomes:
         case = ElementTree.SubElement(suite, "testcase", classname="vmcheck", name=outcome.rule)
         failing, rest = _split(outcome, fail_on)
@@ -58,13 +58,13 @@ def _suite(name: str, report: Report, fail_on: Severity) -> ElementTree.Element:
             failure = ElementTree.SubElement(
                 case, "failure", type=failing[0].severity.value, message=plain(failing[0].summary)
             )
-            failure.text = "\n".join(_told(finding, nodes) for finding in failing)
+            failure.text = "\n".join(_shown(finding, nodes) for finding in failing)
         elif outcome.state in (State.SKIPPED, State.INAPPLICABLE):
             skipped += 1
             ElementTree.SubElement(case, "skipped", message=plain(outcome.why))
         if rest:
             ElementTree.SubElement(case, "system-out").text = "\n".join(
-                _told(finding, nodes) for finding in rest
+                _shown(finding, nodes) for finding in rest
             )
     suite.set("tests", str(len(report.outcomes)))
     suite.set("failures", str(failures))
@@ -75,13 +75,13 @@ def _suite(name: str, report: Report, fail_on: Severity) -> ElementTree.Element:
 
 
 def _split(outcome: Outcome, fail_on: Severity) -> tuple[list[Finding], list[Finding]]:
-    """The findings that fail the case, and those too mild to."""
+    """The findings that fail the case, and the milder ones."""
     grave = MILDEST[: MILDEST.index(fail_on) + 1]
     failing = [finding for finding in outcome.findings if finding.severity in grave]
     return failing, [finding for finding in outcome.findings if finding.severity not in grave]
 
 
-def _told(finding: Finding, nodes: Nodes) -> str:
+def _shown(finding: Finding, nodes: Nodes) -> str:
     lines = [finding.summary, *words.extents(finding, nodes), *finding.evidence]
     if finding.recoverable:
         lines.append(words.RECOVERABLE)

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from vmcheck.check import Report
-from vmcheck.exclusions import Exclusion
-from vmcheck.findings import Severity
-from vmcheck.ranges import EMPTY, RangeSet
-from vmcheck.topology import Unknown
+from vmcheck.facts.exclusions import Exclusion
+from vmcheck.facts.findings import Severity
+from vmcheck.facts.ranges import EMPTY, RangeSet
+from vmcheck.facts.topology import Unknown
 
 Amounts = npt.NDArray[np.int64]
 Part = TypeVar("Part")
@@ -26,15 +26,15 @@ class Fate(str, enum.Enum):
     """What became of a piece of memory, worst first."""
 
     MISSING = "missing"
-    """A finding calls it lost, and no header describes it."""
+    """A finding calls it missing, and no header describes it."""
     DROPPED = "dropped"
-    """A finding calls it lost although the headers describe it: cut off, or wrongly filtered."""
+    """The headers describe it and a finding calls it missing: cut off, or filtered by mistake."""
     PHANTOM = "phantom"
     """The headers describe it, and a finding says that the kernel had no RAM there."""
     UNDESCRIBED = "undescribed"
-    """System RAM that no header describes and no finding calls lost: partial pages, or a rule was skipped."""
+    """No header describes it, and no finding calls it missing: a partial page, or a rule was skipped."""
     EXCLUDED = "excluded"
-    """Rightly absent."""
+    """No healthy header describes it."""
     ELSEWHERE = "elsewhere"
     """In parts of a split dump that were not given."""
     FILTERED = "filtered"
@@ -66,7 +66,7 @@ def memory(report: Report) -> Memory:
     """The disjoint fates of all memory that the kernel had or the headers claim."""
     header, ram = report.header, report.topology.system_ram
     had = EMPTY if isinstance(ram, Unknown) else ram
-    excluded = reduce(RangeSet.__or__, (exclusion.ranges for exclusion in rightly_absent(report)), EMPTY)
+    excluded = reduce(RangeSet.__or__, (exclusion.ranges for exclusion in excluded_by_design(report)), EMPTY)
     described_wrongly = _accused(report, Severity.WRONG) & header.described
     claims = {
         Fate.MISSING: report.lost_memory,
@@ -90,8 +90,8 @@ def _accused(report: Report, severity: Severity) -> RangeSet:
     return reduce(RangeSet.__or__, (finding.ranges for finding in report.of(severity)), EMPTY)
 
 
-def rightly_absent(report: Report) -> tuple[Exclusion, ...]:
-    """The exclusions cut to the System RAM that they keep out of this dump; the idle ones dropped."""
+def excluded_by_design(report: Report) -> tuple[Exclusion, ...]:
+    """The exclusions, cut to the System RAM that they keep out of this dump; empty ones dropped."""
     excluded, ram = report.topology.excluded, report.topology.system_ram
     if isinstance(excluded, Unknown):
         return ()

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vmcheck.ranges import RangeSet
+from vmcheck.facts.ranges import RangeSet
+from vmcheck.facts.topology import Blocks, Unknown
 from vmcheck.report import words
 from vmcheck.report.memory import GRAVE, Fate, Memory, bytes_below
 from vmcheck.report.nodes import Nodes
-from vmcheck.topology import Blocks, Unknown
 
 FEW_LINES, MANY_LINES = 12, 24
 MANY_MARKS = 48
@@ -36,7 +36,7 @@ LEAST_BLOCK = 1 / 80
 """Of a line. Memory blocks smaller than this would be a grey smear and are not drawn."""
 
 DESCRIBED = "described"
-"""Stored and filtered pages alternate too finely to tell apart: one mark with a profile."""
+"""Stored and filtered pages alternate too finely to draw each: they are one mark with a profile."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ class Mark:
     def text(self, nodes: Nodes) -> str:
         bounds = words.address_range(self.start, self.ranges.end)
         many = f"{words.count(len(self.ranges), 'range')} in " if len(self.ranges) > 1 else ""
-        told = [f"{many}{bounds}", words.size(self.ranges.size), *words.on_nodes(self.ranges, nodes)]
-        return f"{words.KIND[self.kind]}: {', '.join(told)}"
+        parts = [f"{many}{bounds}", words.size(self.ranges.size), *words.on_nodes(self.ranges, nodes)]
+        return f"{words.KIND[self.kind]}: {', '.join(parts)}"
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class MemoryMap:
 
 
 def memory_map(kept: Memory, nodes: Nodes, blocks: Blocks | Unknown) -> MemoryMap:
-    """``nodes`` are told apart only where there are several."""
+    """``nodes`` are drawn only where there are several."""
     space = kept.all
     grave = sum(len(kept.fates[fate]) for fate in GRAVE)
     length = _line_length(space, MANY_LINES if grave > MANY_MARKS else FEW_LINES)
@@ -116,7 +116,7 @@ def memory_map(kept: Memory, nodes: Nodes, blocks: Blocks | Unknown) -> MemoryMa
 
 
 def by_kind(kept: Memory) -> dict[str, RangeSet]:
-    """The fates as the map tells them apart, least grave first."""
+    """The fates as the map draws them, least grave first."""
     described = kept.fates[Fate.STORED] | kept.fates[Fate.FILTERED]
     single = (Fate.ELSEWHERE, Fate.EXCLUDED, Fate.UNDESCRIBED, *reversed(GRAVE))
     return {DESCRIBED: described} | {fate.value: kept.fates[fate] for fate in single}

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from vmcheck.check import Report
-from vmcheck.ranges import RangeSet
-from vmcheck.topology import Unknown
+from vmcheck.facts.ranges import RangeSet
+from vmcheck.facts.topology import Unknown
 
 Nodes = Mapping[int, RangeSet]
 
@@ -20,18 +20,18 @@ class NodeMemory(NamedTuple):
 
     node: int
     ram: int
-    """System RAM, or all memory of the node where that is not known."""
+    """System RAM, or all memory of the node where System RAM is unknown."""
     missing: int
 
 
-def told_apart(report: Report) -> Nodes:
-    """The nodes' memory, where there are several: one node is nothing to tell."""
+def several_nodes(report: Report) -> Nodes:
+    """The nodes' memory, where there are several: a machine of one node needs no word of it."""
     nodes = report.topology.nodes
     return {} if isinstance(nodes, Unknown) or len(nodes) < 2 else dict(sorted(nodes.items()))
 
 
 def by_node(report: Report) -> list[NodeMemory] | None:
-    """None: not known."""
+    """None: unknown."""
     nodes, ram = report.topology.nodes, report.topology.system_ram
     if isinstance(nodes, Unknown):
         return None

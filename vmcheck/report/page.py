@@ -1,48 +1,40 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The report as one self-contained HTML page: no script, no request, nothing beside it."""
+"""The report as one self-contained HTML page: no script and no request."""
 
 from __future__ import annotations
 
 import bisect
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 
 import vmcheck
 from vmcheck.check import Report
-from vmcheck.diagnosis import Diagnosis
-from vmcheck.errors import plain
-from vmcheck.exclusions import Exclusion
-from vmcheck.findings import State
-from vmcheck.ranges import RangeSet
+from vmcheck.facts.diagnosis import Diagnosis
+from vmcheck.facts.exclusions import Exclusion
+from vmcheck.facts.findings import State
+from vmcheck.facts.ranges import RangeSet
+from vmcheck.facts.topology import Loss, PageKind, Task, Tasks, Unknown
 from vmcheck.report import words
 from vmcheck.report.cpus import Registers, registers
-from vmcheck.report.memory import GRAVE, Fate, Memory, bytes_below, memory, rightly_absent
+from vmcheck.report.memory import GRAVE, Fate, Memory, bytes_below, excluded_by_design, memory
 from vmcheck.report.memory_map import DESCRIBED, Fold, Mark, by_kind, memory_map
-from vmcheck.report.nodes import Nodes, by_node, told_apart
+from vmcheck.report.nodes import Nodes, by_node, several_nodes
+from vmcheck.report.templates import environment
 from vmcheck.rules import rules
-from vmcheck.topology import Loss, PageKind, Task, Tasks, Unknown
-
-TEMPLATES = [
-    str(Path(vmcheck.__file__).parent / "templates"),
-    str(Path(vmcheck.__file__).parent.parent / "templates"),
-]
-"""Inside the installed package; beside it in a checkout."""
 
 EXTENTS_SHOWN = 1500
-"""Rows of the table under the map; JSON has all that is lost."""
+"""Rows of the table under the map; JSON has all that is missing."""
 
 TASKS_SHOWN = 500
 """JSON has them all."""
 
 CPUS_SHOWN = 4096
 CPUS_NUMBERED = 128
-"""Up to so many, a CPU's square is large enough for its number."""
+"""Up to this many CPUs, a square is large enough for its number."""
 
 CPUS_IN_A_ROW = 64
 
@@ -53,7 +45,8 @@ class Extent(NamedTuple):
     start: int
     end: int
     kind: str
-    told: str
+    fate: str
+    """What became of it."""
 
 
 class Cpu(NamedTuple):
@@ -63,66 +56,43 @@ class Cpu(NamedTuple):
 
 def page(report: Report) -> str:
     kept = memory(report)
-    nodes = told_apart(report)
+    nodes = several_nodes(report)
     extents = _extents(kept, report, nodes)
     cpus = registers(report)
     diagnosis = words.diagnosed(report)
-    return (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            report=report,
-            release=None if isinstance(report.topology.release, Unknown) else report.topology.release,
-            crashed=words.crash_time(report.header),
-            words=words,
-            version=vmcheck.__version__,
-            kept=kept,
-            map=memory_map(kept, nodes, report.topology.blocks),
-            nodes=nodes,
-            by_node=by_node(report) if nodes else [],
-            anchors=_anchors(extents),
-            extents=extents,
-            extents_hidden=sum(map(len, by_kind(kept).values())) - len(extents),
-            cpus_by_state=[(state, [n for n, each in cpus.items() if each is state]) for state in Registers],
-            cpu_rows=list(_cpu_rows([Cpu(*cpu) for cpu in cpus.items()])),
-            cpus_numbered=len(cpus) <= CPUS_NUMBERED,
-            findings=report.named_findings,
-            diagnosis=diagnosis,
-            short=words.in_short(diagnosis) if diagnosis else [],
-            lost_pages=_lost_pages(report, diagnosis),
-            lost_tasks=_lost_tasks(diagnosis),
-            newline=Markup("\n"),
-            rules=rules(),
-            absent=rightly_absent(report),
-            states=State,
-            fates=Fate,
-        )
+    made = environment()
+    made.tests["fold"] = lambda row: isinstance(row, Fold)
+    return made.get_template("report.html.j2").render(
+        report=report,
+        release=None if isinstance(report.topology.release, Unknown) else report.topology.release,
+        crashed=words.crash_time(report.header),
+        words=words,
+        version=vmcheck.__version__,
+        kept=kept,
+        map=memory_map(kept, nodes, report.topology.blocks),
+        nodes=nodes,
+        by_node=by_node(report) if nodes else [],
+        anchors=_anchors(extents),
+        extents=extents,
+        extents_hidden=sum(map(len, by_kind(kept).values())) - len(extents),
+        cpus_by_state=[(state, [n for n, each in cpus.items() if each is state]) for state in Registers],
+        cpu_rows=list(_cpu_rows([Cpu(*cpu) for cpu in cpus.items()])),
+        cpus_numbered=len(cpus) <= CPUS_NUMBERED,
+        findings=report.named_findings,
+        diagnosis=diagnosis,
+        short=words.in_short(diagnosis) if diagnosis else [],
+        lost_pages=_lost_pages(report, diagnosis),
+        lost_tasks=_lost_tasks(diagnosis),
+        newline=Markup("\n"),
+        rules=rules(),
+        excluded=excluded_by_design(report),
+        states=State,
+        fates=Fate,
     )
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=_visible,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.tests["fold"] = lambda row: isinstance(row, Fold)
-    environment.filters["paragraphs"] = lambda text: [
-        " ".join(paragraph.split()) for paragraph in text.split("\n\n")
-    ]
-    return environment
-
-
-def _visible(value: Any) -> Any:
-    """Control characters shown, in everything that a template prints and that is not its own markup."""
-    return plain(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _extents(kept: Memory, report: Report, nodes: Nodes) -> list[Extent]:
-    """By address; where there are too many, the losses and phantoms before all else."""
+    """By address; where there are too many, missing and phantom memory first."""
     kinds = by_kind(kept)
     grave = _starts(kinds, [fate.value for fate in GRAVE])[:EXTENTS_SHOWN]
     other = _starts(kinds, [kind for kind in kinds if kind not in GRAVE])[: EXTENTS_SHOWN - len(grave)]
@@ -132,14 +102,14 @@ def _extents(kept: Memory, report: Report, nodes: Nodes) -> list[Extent]:
         fate: iter(np.diff(bytes_below(kept.fates[fate], described.ravel()).reshape(-1, 2)).ravel().tolist())
         for fate in (Fate.STORED, Fate.FILTERED)
     }
-    reasons = rightly_absent(report)
+    reasons = excluded_by_design(report)
     return [
         Extent(
             start,
             end,
             kind,
             ", ".join(
-                [_told(start, kind, amounts, reasons), *words.on_nodes(RangeSet([(start, end)]), nodes)]
+                [_fate(start, kind, amounts, reasons), *words.on_nodes(RangeSet([(start, end)]), nodes)]
             ),
         )
         for start, end, kind in shown
@@ -152,7 +122,7 @@ def _starts(kinds: Mapping[str, RangeSet], wanted: Iterable[str]) -> list[tuple[
     )
 
 
-def _told(start: int, kind: str, amounts: Mapping[Fate, Iterator[int]], reasons: Sequence[Exclusion]) -> str:
+def _fate(start: int, kind: str, amounts: Mapping[Fate, Iterator[int]], reasons: Sequence[Exclusion]) -> str:
     if kind == DESCRIBED:
         parts = {fate: next(each) for fate, each in amounts.items()}
         return ", ".join(
@@ -163,7 +133,7 @@ def _told(start: int, kind: str, amounts: Mapping[Fate, Iterator[int]], reasons:
 
 
 def _anchors(extents: Sequence[Extent]) -> Callable[[Mark], str]:
-    """The table's row that a mark begins in, or the table where that row was left out."""
+    """The row of the table where a mark begins, or the table if that row is not shown."""
     rows = sorted((extent.kind, extent.end, number) for number, extent in enumerate(extents))
 
     def anchor(mark: Mark) -> str:
@@ -181,7 +151,7 @@ class PagesOfKind(NamedTuple):
 
     kind: str
     size: int
-    """Bytes; of a sample, what it stands for."""
+    """Bytes; for a sample, of the pages that it represents."""
     share: float
     where: str
     """Nodes and zones."""
@@ -196,9 +166,9 @@ def _lost_pages(report: Report, diagnosis: Diagnosis | None) -> list[PagesOfKind
     for kind in PageKind:
         if share := pages.share(kind):
             zones = {(each.node, each.zone) for each in pages.counts if each.kind is kind and each.zone}
-            told = [f"node {node} {zone}" for node, zone in sorted(zones, key=str)]
+            places = [f"node {node} {zone}" for node, zone in sorted(zones, key=str)]
             size = round(share * pages.pages) * report.header.page_size
-            rows.append(PagesOfKind(kind.value, size, share, ", ".join(told)))
+            rows.append(PagesOfKind(kind.value, size, share, ", ".join(places)))
     return sorted(rows, key=lambda row: -row.share)
 
 

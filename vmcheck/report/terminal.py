@@ -5,17 +5,18 @@ from __future__ import annotations
 
 import itertools
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from vmcheck.check import Report, Verdict
-from vmcheck.diagnosis import Conclusion, Diagnosis, Impact, Step, Timeline
 from vmcheck.errors import plain
-from vmcheck.findings import Finding, Severity, State
-from vmcheck.report import words
+from vmcheck.facts.diagnosis import Conclusion, Step
+from vmcheck.facts.findings import Finding, Severity, State
+from vmcheck.report import brief, words
+from vmcheck.report.brief import View
 from vmcheck.report.folder import Checked, tally, worst_first
-from vmcheck.report.memory import Fate, Memory, cells, memory, most_of, rightly_absent
-from vmcheck.report.nodes import Nodes, told_apart
+from vmcheck.report.memory import Fate, Memory, cells, excluded_by_design, most_of
+from vmcheck.report.nodes import Nodes
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,6 +34,9 @@ VERDICT = len("COULD NOT TELL")
 
 LABEL = 14
 """Columns of a fact's name."""
+
+FINDINGS_SHOWN, RANGES_SHOWN, EVIDENCE_SHOWN, COMMANDS_SHOWN = 3, 2, 2, 3
+"""In the short report: findings of a severity; ranges and evidence of a finding; commands."""
 
 GLYPHS = {
     Fate.MISSING: "×",
@@ -75,45 +79,49 @@ class Span(NamedTuple):
 Line = tuple[Span, ...]
 
 
-def render(report: Report, width: int = 100) -> str:
-    """The report without colour or picture, for a pipe, a file or a log."""
-    lines = _lines(report, memory(report), _fitting(width), bar=[])
-    return "".join(map(_text, lines))
+def render(report: Report, width: int = 100, full: bool = False) -> str:
+    """The report without colour or picture, for a pipe, a file or a log.
+
+    Without ``full`` it is what fits a screen: the answer, what is missing, and a line a section.
+    """
+    return "".join(map(_text, _lines(View.of(report), _fitting(width), full)))
 
 
-def show(report: Report, console: Console, ascii_only: bool = False) -> None:
+def show(report: Report, console: Console, ascii_only: bool = False, full: bool = False) -> None:
     """The report on a terminal, with the memory bar; ``console`` decides about colour."""
-    width = _fitting(console.width)
-    kept = memory(report)
-    bar = list(_bar(kept, report.forecast, told_apart(report), width - 2, ascii_only))
-    _print(_lines(report, kept, width, bar), console)
+    width, view = _fitting(console.width), View.of(report)
+    bar = list(_bar(view.kept, report.forecast, view.nodes, width - 2, ascii_only))
+    _print(_lines(view, width, full, bar), console)
 
 
-def render_folder(folder: str, entries: Sequence[Checked], width: int = 100) -> str:
-    """The dumps of a folder, worst first: a table, then the report of each. Of one dump, its report."""
+def render_folder(folder: str, entries: Sequence[Checked], width: int = 100, full: bool = False) -> str:
+    """A table of the dumps, worst first; with ``full`` the report of each too. Of one dump, its report."""
     if len(entries) == 1 and entries[0].report:
-        return render(entries[0].report, width)
-    table = "".join(map(_text, _table(folder, entries, _fitting(width))))
+        return render(entries[0].report, width, full)
+    table = "".join(map(_text, _table(folder, entries, _fitting(width), full)))
     return table + "".join(
-        "".join(map(_text, _title(entry))) + render(report, width) for entry, report in _readable(entries)
+        "".join(map(_text, _title(entry))) + render(report, width, full)
+        for entry, report in (_readable(entries) if full else ())
     )
 
 
-def show_folder(folder: str, entries: Sequence[Checked], console: Console, ascii_only: bool = False) -> None:
+def show_folder(
+    folder: str, entries: Sequence[Checked], console: Console, ascii_only: bool = False, full: bool = False
+) -> None:
     """:func:`render_folder` on a terminal."""
     if len(entries) == 1 and entries[0].report:
-        return show(entries[0].report, console, ascii_only)
-    _print(_table(folder, entries, _fitting(console.width)), console)
-    for entry, report in _readable(entries):
+        return show(entries[0].report, console, ascii_only, full)
+    _print(_table(folder, entries, _fitting(console.width), full), console)
+    for entry, report in _readable(entries) if full else ():
         _print(_title(entry), console)
-        show(report, console, ascii_only)
+        show(report, console, ascii_only, full)
 
 
 def _readable(entries: Sequence[Checked]) -> list[tuple[Checked, Report]]:
     return [(entry, entry.report) for entry in worst_first(entries) if entry.report]
 
 
-def _table(folder: str, entries: Sequence[Checked], width: int) -> Iterator[Line]:
+def _table(folder: str, entries: Sequence[Checked], width: int, full: bool) -> Iterator[Line]:
     yield (Span(tally(folder, entries), "bold"),)
     for entry in worst_first(entries):
         yield ()
@@ -121,6 +129,9 @@ def _table(folder: str, entries: Sequence[Checked], width: int) -> Iterator[Line
         yield (Span(f"  {words.verdict(entry.verdict):{VERDICT}}", style), Span(f"  {entry.path}", "bold"))
         for fact in entry.facts:
             yield from _indented(fact, width, VERDICT + 4, indent=0)
+    if not full and _readable(entries):
+        yield ()
+        yield (Span("--full", "bold"), Span("  adds the report of each dump"))
 
 
 def _title(entry: Checked) -> Iterator[Line]:
@@ -144,33 +155,70 @@ def _fitting(width: int) -> int:
     return max(NARROWEST, min(width, WIDEST))
 
 
-def _lines(report: Report, kept: Memory, width: int, bar: Sequence[Line]) -> Iterator[Line]:
-    yield from _answer(report)
-    diagnosis, nodes = words.diagnosed(report), told_apart(report)
-    if diagnosis and (short := words.in_short(diagnosis)):
-        yield ()
-        yield from _facts(short, width)
+def _lines(view: View, width: int, full: bool, bar: Sequence[Line] = ()) -> Iterator[Line]:
+    yield from _answer(view.report)
+    yield from _in_short(view, width, full)
     if bar:
         yield ()
         yield from bar
     for severity in Severity:
-        findings = [named for named in report.named_findings if named[1].severity is severity]
+        findings = [named for named in view.report.named_findings if named[1].severity is severity]
         if findings:
             yield from _heading(words.SEVERITY[severity])
-            for number, (rule, finding) in enumerate(findings):
-                if number:
-                    yield ()
-                yield from _finding(rule, finding, nodes, width)
-    if diagnosis:
-        yield from _diagnosis(diagnosis, width)
-    yield from _rightly_absent(report, width)
-    yield from _looked_at(report, kept, width)
-    yield from _unlooked(report, width)
-    if found := [outcome.rule for outcome in report.outcomes_in(State.FOUND)]:
+            yield from _findings(findings, view.nodes, width, full)
+    if full:
+        for section in SECTIONS:
+            if lines := list(section.lines(view, width)):
+                yield from _heading(section.title(view))
+                yield from lines
+    else:
+        yield from _in_brief(view, width, bool(bar))
+    found = [outcome.rule for outcome in view.report.outcomes_in(State.FOUND)]
+    explain = f"vmcheck explain {found[0] if len(found) == 1 else 'NAME'}"
+    hints = [] if full else [("--full", " shows everything")]
+    hints += [(explain, " says what a finding means and what to do")] if found else []
+    if full and found:
         yield ()
-        meaning = "says what it means" if len(found) == 1 else "says what one means"
-        command = f"vmcheck explain {found[0] if len(found) == 1 else 'NAME'}"
-        yield (Span(command, "bold"), Span(f"  {meaning} and what to do"))
+    if hints and len("; ".join(map("".join, hints))) <= width:
+        yield tuple(
+            span
+            for number, (command, says) in enumerate(hints)
+            for span in (Span("; " if number else ""), Span(command, "bold"), Span(says))
+        )
+    else:
+        yield from ((Span(command, "bold"), Span(says)) for command, says in hints)
+
+
+def _in_short(view: View, width: int, full: bool) -> Iterator[Line]:
+    """Why, what it costs, what to do; the commands of the first step, unless they follow anyway."""
+    diagnosis = view.diagnosis
+    if not diagnosis or not (short := words.in_short(diagnosis)):
+        return
+    yield ()
+    yield from _facts(short, width)
+    steps = () if full else (*diagnosis.next_dump, *diagnosis.this_dump)[:1]
+    indent = " " * (LABEL + 6)
+    commands = [f"{indent}{command}" for step in steps for command in step.commands]
+    if len(commands) <= COMMANDS_SHOWN and all(len(plain(command)) <= width for command in commands):
+        for command in commands:
+            yield (Span(command, "cyan"),)
+
+
+def _in_brief(view: View, width: int, bar: bool) -> Iterator[Line]:
+    """A line a section; the legend of the ``bar`` has what is excluded."""
+    sections = [section for section in SECTIONS if not (bar and section.lines is _excluded)]
+    said = [(section.title(view), section.brief(view)) for section in sections]
+    column = max(len(title) for title, text in said if text)
+    yield ()
+    for title, text in said:
+        if text:
+            style = "yellow" if title == words.UNLOOKED else ""
+            yield (Span(f"  {title:{column}}  ", "dim"), Span(_cut(text, width - column - 4), style))
+
+
+def _cut(text: str, width: int) -> str:
+    text = plain(text)
+    return text if len(text) <= width else f"{text[: width - 3]}..."
 
 
 def _answer(report: Report) -> Iterator[Line]:
@@ -186,7 +234,7 @@ def _heading(text: str) -> Iterator[Line]:
 
 
 def _bar(kept: Memory, forecast: bool, nodes: Nodes, width: int, ascii_only: bool) -> Iterator[Line]:
-    """All memory in address order, its holes squeezed out; whose it is; what the glyphs mean."""
+    """All memory in address order without its holes; the NUMA nodes; what the glyphs mean."""
     glyphs = ASCII_GLYPHS if ascii_only else GLYPHS
     fates = cells(kept.all, kept.fates, width)
     if not fates:
@@ -227,41 +275,57 @@ def _brackets(kept: Memory, nodes: Nodes, width: int, bracket: tuple[str, str, s
     return text
 
 
-def _finding(rule: str, finding: Finding, nodes: Nodes, width: int) -> Iterator[Line]:
+def _findings(
+    findings: Sequence[tuple[str, Finding]], nodes: Nodes, width: int, full: bool
+) -> Iterator[Line]:
+    if full:
+        for number, (rule, finding) in enumerate(findings):
+            if number:
+                yield ()
+            yield from _finding(rule, finding, width)
+            yield from _extents(finding, words.extents(finding, nodes), width)
+            for text in _evidence(finding):
+                yield from _indented(f"- {text}", width, 4)
+        return
+    # Three findings with all their evidence do not fit a screen.
+    most = EVIDENCE_SHOWN if len(findings) < FINDINGS_SHOWN else 1
+    for rule, finding in findings[:FINDINGS_SHOWN]:
+        yield from _finding(rule, finding, width)
+        yield from _extents(finding, words.extents(finding, nodes, RANGES_SHOWN), width)
+        hidden = len(finding.evidence) - most
+        for number, text in enumerate(_evidence(finding, most), start=1):
+            more = f" (and {hidden} more)" if number == most and hidden > 0 else ""
+            yield (Span(f"    - {_cut(text, width - 6 - len(more))}{more}"),)
+    if hidden_findings := findings[FINDINGS_SHOWN:]:
+        names = ", ".join(dict.fromkeys(rule for rule, _ in hidden_findings))
+        yield (Span(_cut(f"  and {words.count(len(hidden_findings), 'more finding')}: {names}", width)),)
+
+
+def _finding(rule: str, finding: Finding, width: int) -> Iterator[Line]:
     name = f"[{rule}]"
     *first, last = _wrapped(f"{words.sentence(finding.summary)}  {name}", width - 2)
     for line in first:
         yield (Span(f"  {line}", "bold"),)
     summary, found, _ = last.partition(name)
     yield (Span(f"  {summary}", "bold"), Span(name if found else "", "cyan"))
-    for extent in words.extents(finding, nodes):
-        for line in _wrapped(extent, width - 4, indent=2):
-            yield (Span(f"    {line}", STYLES[Fate.MISSING] if finding.severity is Severity.LOST else ""),)
-    for text in (*finding.evidence, *([words.RECOVERABLE] if finding.recoverable else [])):
-        for line in _wrapped(f"- {text}", width - 4, indent=2):
-            yield (Span(f"    {line}"),)
 
 
-def _diagnosis(diagnosis: Diagnosis, width: int) -> Iterator[Line]:
-    yield from _heading(words.WHY if diagnosis.causes else words.REGIME)
-    for number, conclusion in enumerate((*diagnosis.causes, diagnosis.regime)):
-        if number:
-            yield ()
-        yield from _conclusion(conclusion, width)
-    if timeline := diagnosis.timeline:
-        yield from _heading("When")
-        yield from _timeline(timeline, width)
-    if impact := diagnosis.impact:
-        yield from _heading(words.COST)
-        yield from _impact(impact, width)
-    if diagnosis.next_dump or diagnosis.this_dump:
-        yield from _heading(words.REMEDY)
-        yield from _steps(words.NEXT_DUMP, diagnosis.next_dump, width)
-        yield from _steps(words.THIS_DUMP, diagnosis.this_dump, width)
-    if diagnosis.witnesses:
-        yield from _heading("Other witnesses")
-        for comparison in diagnosis.witnesses:
-            yield from _indented(f"{comparison.witness}: {words.compared(comparison)}", width, 2)
+def _extents(finding: Finding, extents: Iterable[str], width: int) -> Iterator[Line]:
+    style = STYLES[Fate.MISSING] if finding.severity is Severity.LOST else ""
+    for extent in extents:
+        yield from _indented(extent, width, 4, style)
+
+
+def _evidence(finding: Finding, most: int | None = None) -> list[str]:
+    return [*finding.evidence[:most], *([words.RECOVERABLE] if finding.recoverable else [])]
+
+
+def _why(view: View, width: int) -> Iterator[Line]:
+    if view.diagnosis:
+        for number, conclusion in enumerate((*view.diagnosis.causes, view.diagnosis.regime)):
+            if number:
+                yield ()
+            yield from _conclusion(conclusion, width)
 
 
 def _conclusion(conclusion: Conclusion, width: int) -> Iterator[Line]:
@@ -272,7 +336,9 @@ def _conclusion(conclusion: Conclusion, width: int) -> Iterator[Line]:
         yield from _indented(f"- {evidence}", width, 4)
 
 
-def _timeline(timeline: Timeline, width: int) -> Iterator[Line]:
+def _when(view: View, width: int) -> Iterator[Line]:
+    if not view.diagnosis or not (timeline := view.diagnosis.timeline):
+        return
     for event, clock in zip(timeline.events, words.clocks(timeline), strict=True):
         text = f"{words.moment(event):{MOMENT}}  {event.text}{f' ({clock})' if clock else ''}"
         yield from _indented(text, width, 2, indent=MOMENT + 2)
@@ -280,7 +346,9 @@ def _timeline(timeline: Timeline, width: int) -> Iterator[Line]:
         yield from _indented(f"- {remark}", width, 2)
 
 
-def _impact(impact: Impact, width: int) -> Iterator[Line]:
+def _cost(view: View, width: int) -> Iterator[Line]:
+    if not view.diagnosis or not (impact := view.diagnosis.impact):
+        return
     yield from _indented(words.sentence(impact.headline), width, 2, "bold")
     for fact in impact.facts:
         yield from _indented(f"- {fact}", width, 4)
@@ -293,6 +361,12 @@ def _impact(impact: Impact, width: int) -> Iterator[Line]:
         )
 
 
+def _remedy(view: View, width: int) -> Iterator[Line]:
+    if view.diagnosis:
+        yield from _steps(words.NEXT_DUMP, view.diagnosis.next_dump, width)
+        yield from _steps(words.THIS_DUMP, view.diagnosis.this_dump, width)
+
+
 def _steps(heading: str, steps: Sequence[Step], width: int) -> Iterator[Line]:
     if steps:
         yield (Span(f"  {heading}", "bold"),)
@@ -303,39 +377,76 @@ def _steps(heading: str, steps: Sequence[Step], width: int) -> Iterator[Line]:
             yield (Span(f"         {command}", "cyan"),)
 
 
+def _records(view: View, width: int) -> Iterator[Line]:
+    for comparison in view.diagnosis.witnesses if view.diagnosis else ():
+        yield from _indented(f"{comparison.witness}: {words.compared(comparison)}", width, 2)
+
+
 def _indented(text: str, width: int, left: int, style: str = "", indent: int = 2) -> Iterator[Line]:
     for line in _wrapped(text, width - left, indent):
         yield (Span(" " * left), Span(line, style))
 
 
-def _rightly_absent(report: Report, width: int) -> Iterator[Line]:
-    if exclusions := rightly_absent(report):
-        yield from _heading("Rightly absent")
-        facts = [
-            words.Fact(
-                words.size(exclusion.ranges.size), f"{exclusion.reason}, {words.where(exclusion.ranges)}"
-            )
-            for exclusion in exclusions
-        ]
-        yield from _facts(facts, width)
+def _excluded(view: View, width: int) -> Iterator[Line]:
+    parts = excluded_by_design(view.report)
+    facts = [
+        words.Fact(words.size(part.ranges.size), f"{part.reason}, {words.where(part.ranges)}")
+        for part in parts
+    ]
+    yield from _facts(facts, width)
 
 
-def _looked_at(report: Report, kept: Memory, width: int) -> Iterator[Line]:
-    yield from _heading(words.subject(report))
-    yield from _facts(words.dump_facts(report, kept), width)
-    yield from _heading("The kernel")
-    yield from _facts(words.kernel_facts(report), width)
-    yield from _heading("The rules")
-    facts = [(state.value, words.rule_names(report, state)) for state in State]
-    yield from _facts([words.Fact(name, rules) for name, rules in facts if rules], width)
+def _dump(view: View, width: int) -> Iterator[Line]:
+    yield from _facts(words.dump_facts(view.report, view.kept), width)
 
 
-def _unlooked(report: Report, width: int) -> Iterator[Line]:
-    if facts := words.unlooked(report):
-        yield from _heading("Could not look")
-        for name, why in facts:
-            for line in _wrapped(f"{name}: {why}", width - 4, indent=2):
-                yield (Span(f"  {line}", "yellow"),)
+def _pages(view: View, width: int) -> Iterator[Line]:
+    yield from _facts(words.body_facts(view.report), width)
+
+
+def _kernel(view: View, width: int) -> Iterator[Line]:
+    yield from _facts(words.kernel_facts(view.report), width)
+
+
+def _rules(view: View, width: int) -> Iterator[Line]:
+    facts = [words.Fact(state.value, words.rule_names(view.report, state)) for state in State]
+    yield from _facts([fact for fact in facts if fact.value], width)
+
+
+def _unlooked(view: View, width: int) -> Iterator[Line]:
+    for name, why in words.unlooked(view.report):
+        for line in _wrapped(f"{name}: {why}", width - 4, indent=2):
+            yield (Span(f"  {line}", "yellow"),)
+
+
+class Section(NamedTuple):
+    """What stands below the findings."""
+
+    title: Callable[[View], str]
+    brief: Callable[[View], str]
+    """Of the short report."""
+    lines: Callable[[View, int], Iterator[Line]]
+    """Of the full one, at a width."""
+
+
+def _titled(text: str) -> Callable[[View], str]:
+    return lambda view: text
+
+
+SECTIONS = (
+    Section(lambda view: words.why_title(view.diagnosis), brief.why, _why),
+    Section(_titled("When"), brief.when, _when),
+    Section(_titled(words.COST), brief.cost, _cost),
+    Section(_titled(words.REMEDY), brief.remedy, _remedy),
+    Section(_titled(words.RECORDS), brief.records, _records),
+    Section(_titled(words.EXCLUDED), brief.excluded, _excluded),
+    Section(lambda view: words.subject(view.report), brief.dump, _dump),
+    Section(_titled(words.PAGES), brief.pages, _pages),
+    Section(_titled("The kernel"), brief.kernel, _kernel),
+    Section(_titled("The rules"), brief.rules, _rules),
+    Section(_titled(words.UNLOOKED), brief.unlooked, _unlooked),
+)
+"""In their order. A new section is a row."""
 
 
 def _facts(facts: Iterable[words.Fact], width: int) -> Iterator[Line]:

@@ -1,40 +1,42 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The phrases that text, JSON, HTML and JUnit share."""
+"""The phrases that all renderers share."""
 
 from __future__ import annotations
 
 import datetime
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import PurePath
 from typing import NamedTuple
 
 from vmcheck.check import Report, Verdict
-from vmcheck.diagnosis import Certainty, Comparison, Diagnosis, Effect, Event, Timeline, Use
-from vmcheck.findings import Finding, Severity, State
-from vmcheck.header import DumpHeader, Format
-from vmcheck.quantities import address_range as address_range
-from vmcheck.quantities import count as count
-from vmcheck.quantities import cpu_list as cpu_list
-from vmcheck.quantities import size as size
-from vmcheck.ranges import RangeSet
+from vmcheck.facts.body import Body, Verified
+from vmcheck.facts.diagnosis import Certainty, Comparison, Conclusion, Diagnosis, Effect, Event, Timeline, Use
+from vmcheck.facts.findings import Finding, Severity, State
+from vmcheck.facts.header import DumpHeader, Format, Producer
+from vmcheck.facts.quantities import address_range as address_range
+from vmcheck.facts.quantities import count as count
+from vmcheck.facts.quantities import cpu_list as cpu_list
+from vmcheck.facts.quantities import size as size
+from vmcheck.facts.ranges import RangeSet
+from vmcheck.facts.topology import CrashImage, Fault, MemoryAccount, Task, Topology, Unknown
 from vmcheck.report.cpus import Registers
 from vmcheck.report.memory import Fate, Memory
 from vmcheck.report.nodes import NodeMemory, Nodes, by_node, nodes_of
-from vmcheck.topology import CrashImage, Fault, MemoryAccount, Task, Topology, Unknown
 
 VERDICT: Mapping[Verdict, str] = {verdict: verdict.value.upper() for verdict in Verdict}
 
 UNREADABLE = "UNREADABLE"
-"""In the place of a verdict."""
+"""Instead of a verdict."""
 
 FATE: Mapping[Fate, str] = {
     Fate.MISSING: "missing",
     Fate.DROPPED: "dropped",
     Fate.PHANTOM: "phantom",
     Fate.UNDESCRIBED: "not described",
-    Fate.EXCLUDED: "left out by design",
+    Fate.EXCLUDED: "excluded by design",
     Fate.ELSEWHERE: "in parts not given",
     Fate.FILTERED: "filtered",
     Fate.STORED: "stored",
@@ -43,16 +45,16 @@ FATE: Mapping[Fate, str] = {
 DESCRIBED = (Fate.STORED, Fate.FILTERED, Fate.ELSEWHERE, Fate.PHANTOM, Fate.DROPPED)
 
 KIND: Mapping[str, str] = {fate.value: name for fate, name in FATE.items()} | {"described": "described"}
-"""The fates as the memory map has them: stored and filtered are one."""
+"""The fates as the memory map has them: stored and filtered are drawn as one."""
 
 FATE_AT_LENGTH: Mapping[Fate, str] = {
     Fate.MISSING: "the kernel had it and the dump does not",
-    Fate.DROPPED: "described, and its bytes are lost all the same",
-    Fate.PHANTOM: "described, and the kernel had no RAM there",
-    Fate.UNDESCRIBED: "System RAM in no header, and no rule calls it lost",
-    Fate.EXCLUDED: "System RAM that a healthy header leaves out",
+    Fate.DROPPED: "described, but its bytes are missing",
+    Fate.PHANTOM: "described, but the kernel had no RAM there",
+    Fate.UNDESCRIBED: "System RAM in no header, and no rule calls it missing",
+    Fate.EXCLUDED: "System RAM that no healthy header describes",
     Fate.ELSEWHERE: "stored in parts of the split dump that were not given",
-    Fate.FILTERED: "described, and left out of the file on purpose",
+    Fate.FILTERED: "described, and dropped on purpose by makedumpfile",
     Fate.STORED: "described, and its bytes are in the file",
 }
 
@@ -62,25 +64,25 @@ def fate(each: Fate, forecast: bool) -> str:
 
 
 def fate_at_length(each: Fate, forecast: bool) -> str:
-    told = {Fate.MISSING: "the kernel has it and a dump would not", Fate.STORED: "a dump would have it"}
-    return (told if forecast else {}).get(each, FATE_AT_LENGTH[each])
+    expected = {Fate.MISSING: "the kernel has it and a dump would not", Fate.STORED: "a dump would have it"}
+    return (expected if forecast else {}).get(each, FATE_AT_LENGTH[each])
 
 
 REGISTERS: Mapping[Registers, str] = {
     Registers.LOST: "never saved",
     Registers.RECOVERABLE: "recoverable",
     Registers.DOUBTFUL: "doubtful",
-    Registers.UNKNOWN: "not known",
+    Registers.UNKNOWN: "unknown",
     Registers.PRESENT: "in the dump",
     Registers.OFFLINE: "offline",
 }
 
 REGISTERS_AT_LENGTH: Mapping[Registers, str] = {
-    Registers.LOST: "neither in the headers nor in memory",
-    Registers.RECOVERABLE: "not in the headers, still in the dump's memory",
-    Registers.DOUBTFUL: "in the dump, but tools will misread them",
-    Registers.UNKNOWN: "the CPU was online; whether it saved could not be read",
-    Registers.PRESENT: "the headers have them",
+    Registers.LOST: "neither in the notes nor in memory",
+    Registers.RECOVERABLE: "in no note, but still in the dump's memory",
+    Registers.DOUBTFUL: "in the dump, but tools misread them",
+    Registers.UNKNOWN: "the CPU was online; whether it saved its registers could not be read",
+    Registers.PRESENT: "the notes have them",
     Registers.OFFLINE: "nothing to save",
 }
 
@@ -96,7 +98,7 @@ RANGES_SHOWN = 12
 RUNS_SHOWN = 24
 """Of consecutive CPUs; JSON has them all."""
 
-RECOVERABLE = "recoverable: what the headers lack still lies in the dump's memory"
+RECOVERABLE = "recoverable: what the headers lack is still in the dump's memory"
 
 DUMP_LEVEL = {
     1: "zero",
@@ -105,7 +107,7 @@ DUMP_LEVEL = {
     8: "user",
     16: "free",
 }
-"""The bits of makedumpfile -d: which pages it leaves out."""
+"""The bits of makedumpfile -d: which pages it drops."""
 
 
 class Fact(NamedTuple):
@@ -130,7 +132,7 @@ def listed_cpus(numbers: Sequence[int]) -> str:
 
 
 def few_cpus(numbers: Iterable[int]) -> str:
-    """``0-2, 5``, cut where nobody reads on."""
+    """``0-2, 5``, cut after :data:`RUNS_SHOWN`."""
     runs = cpu_list(numbers).split(",")
     more = f" and {count(len(runs) - RUNS_SHOWN, 'more run')}" if len(runs) > RUNS_SHOWN else ""
     return ", ".join(runs[:RUNS_SHOWN]) + more
@@ -166,15 +168,16 @@ def answer(report: Report) -> str:
 
 
 def _complete(report: Report) -> str:
-    """Described, not stored: what the dump level filtered is no loss and is not in the file either."""
+    """Counts what is described, not what is stored: filtered memory is not missing."""
     parts = []
     ram, online = report.topology.system_ram, report.topology.online_cpus
     if not isinstance(ram, Unknown):
         parts.append(f"all {size((ram & report.header.described).size)} of RAM that it should")
-    if not isinstance(online, Unknown) and not isinstance(report.topology.saved_notes, Unknown):
+    crashed = report.header.producer is not Producer.KCORE
+    if crashed and not isinstance(online, Unknown) and not isinstance(report.topology.saved_notes, Unknown):
         parts.append(f"the registers of {_every(len(online))}")
     if report.forecast:
-        # Where there is nothing to compare, elfcorehdr is made by the capture kernel.
+        # Where there is nothing to compare, the capture kernel makes elfcorehdr.
         whole = f"a dump of {joined(parts)}" if parts else "a dump, and its header is made after the crash"
         return f"a crash now would leave {whole}"
     if not parts:
@@ -188,79 +191,108 @@ def _every(online: int) -> str:
 
 
 def _incomplete(report: Report) -> str:
-    """Memory that is described and lost all the same is told by its finding, not counted."""
-    parts, ram = [], report.topology.system_ram
-    if report.lost_memory:
-        # Where iomem_resource was read in part, what it has may be less than what is lost.
-        of = "" if isinstance(ram, Unknown) or report.lost_memory - ram else f" of {size(ram.size)}"
-        parts.append(f"{size(report.lost_memory.size)}{of} RAM")
-    if report.lost_cpus:
-        parts.append(f"the registers of {cpus(report.lost_cpus)}")
-    if not parts:
-        return _first_of(report.of(Severity.LOST))
-    described, losses = report.header.described, report.of(Severity.LOST)
-    others = [finding for finding in losses if not (finding.ranges - described or finding.cpus)]
-    more = f" (and {count(len(others), 'more finding')})" if others else ""
-    if report.forecast:
-        return f"{joined(parts)} would not be in a dump if this kernel crashed now{more}"
-    return f"{joined(parts)} {'are' if report.lost_cpus else 'is'} not in this dump{more}"
+    """The root of what is broken; then memory and registers; other findings are counted."""
+    missing = _would_be_missing(report) if report.forecast else _missing(report)
+    root = [*report.broken[:1], *([] if missing else report.of(Severity.LOST))][:1]
+    described = report.header.described
+    others = [
+        finding
+        for finding in report.findings
+        if finding.severity is not Severity.NOTICE
+        and finding not in root
+        and not (finding.severity is Severity.LOST and (finding.ranges - described or finding.cpus))
+    ]
+    more = [count(len(others), "more finding")] if others else []
+    return "; ".join([*(finding.summary for finding in root), *missing, *more])
+
+
+def _missing(report: Report) -> list[str]:
+    """What is missing, in one clause; nothing where no memory and no registers are."""
+    parts = []
+    if memory := _missing_memory(report):
+        parts.append(f"{memory} is missing")
+    recoverable = {cpu for finding in report.of(Severity.LOST) if finding.recoverable for cpu in finding.cpus}
+    lost = [cpu for cpu in report.lost_cpus if cpu not in recoverable]
+    if lost:
+        parts.append(f"the registers of {cpus(lost)} are missing")
+    if recoverable:
+        one = len(recoverable) == 1
+        note, its = ("has no register note", "its") if one else ("have no register notes", "their")
+        parts.append(f"{cpus(sorted(recoverable))} {note} ({its} registers are still in memory)")
+    return [", and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))] if parts else []
+
+
+def _missing_memory(report: Report) -> str:
+    """``128 MiB of 639 MiB RAM``. Memory that is described is in its finding, and not counted."""
+    ram = report.topology.system_ram
+    if not report.lost_memory:
+        return ""
+    # Where iomem_resource was read in part, it may have less than what is missing.
+    of = "" if isinstance(ram, Unknown) or report.lost_memory - ram else f" of {size(ram.size)}"
+    return f"{size(report.lost_memory.size)}{of} RAM"
+
+
+def _would_be_missing(report: Report) -> list[str]:
+    registers = f"the registers of {cpus(report.lost_cpus)}" if report.lost_cpus else ""
+    parts = [part for part in (_missing_memory(report), registers) if part]
+    return [f"{joined(parts)} would not be in a dump if this kernel crashed now"] if parts else []
 
 
 def _misleading(report: Report) -> str:
-    return _first_of(report.of(Severity.WRONG))
+    found = report.of(Severity.WRONG)
+    root = [finding for finding in report.broken if finding in found][:1]
+    return _first_of([*root, *(finding for finding in found if finding not in root)])
 
 
 def _first_of(findings: Sequence[Finding]) -> str:
-    more = f" (and {count(len(findings) - 1, 'more finding')})" if len(findings) > 1 else ""
+    more = f"; {count(len(findings) - 1, 'more finding')}" if len(findings) > 1 else ""
     return findings[0].summary + more
 
 
 def _could_not_tell(report: Report) -> str:
+    """Names the reason that stops the most rules."""
     skipped = report.outcomes_in(State.SKIPPED)
-    return (
-        f"nothing wrong was seen, but {len(skipped)} of {count(len(report.outcomes), 'rule')} "
-        f"could not look: {skipped[0].why}"
-    )
+    ((why, _),) = Counter(outcome.why for outcome in skipped).most_common(1)
+    unseen = f"{len(skipped)} of {count(len(report.outcomes), 'rule')} could not look: {why}"
+    return unseen if report.findings else f"nothing wrong was seen, but {unseen}"
 
 
 # A finding
 
 
-def extents(finding: Finding, nodes: Nodes) -> Iterator[str]:
-    """The exact ranges and CPUs of a finding, one line each; of several ``nodes``, whose each range is."""
+def extents(finding: Finding, nodes: Nodes, most: int = RANGES_SHOWN) -> Iterator[str]:
+    """The exact ranges and CPUs of a finding, one line each, with the NUMA node where there are several.
+
+    ``most`` ranges are shown, and the rest counted.
+    """
     if finding.ranges:
-        yield from _ranges(finding.ranges, nodes)
+        yield from _ranges(finding.ranges, nodes, most)
     if finding.cpus:
         yield listed_cpus(finding.cpus)
 
 
-def _ranges(ranges: RangeSet, nodes: Nodes) -> Iterator[str]:
+def _ranges(ranges: RangeSet, nodes: Nodes, most: int) -> Iterator[str]:
     # "and 1 more range" would take the line that the range itself would.
-    most = RANGES_SHOWN if len(ranges) > RANGES_SHOWN + 1 else len(ranges)
-    shown = list(itertools.islice(ranges, most))
+    shown = list(itertools.islice(ranges, most if len(ranges) > most + 1 else len(ranges)))
     texts = [address_range(*bounds) for bounds in shown]
     for text, (start, end) in zip(texts, shown, strict=True):
-        told = [size(end - start), *on_nodes(RangeSet([(start, end)]), nodes)]
-        yield f"{text:{max(map(len, texts))}}  {', '.join(told)}"
+        facts = [size(end - start), *on_nodes(RangeSet([(start, end)]), nodes)]
+        yield f"{text:{max(map(len, texts))}}  {', '.join(facts)}"
     if hidden := len(ranges) - len(shown):
         left = ranges.size - sum(end - start for start, end in shown)
         yield f"and {count(hidden, 'more range')}, {size(left)}"
 
 
 def on_nodes(ranges: RangeSet, nodes: Nodes) -> list[str]:
-    """``node 1``, ``nodes 0-1``; nothing where that is not told."""
+    """``node 1``, ``nodes 0-1``; nothing where the nodes are unknown or only one."""
     numbers = nodes_of(ranges, nodes)
     return [f"node{'' if len(numbers) == 1 else 's'} {cpu_list(numbers)}"] if numbers else []
 
 
 def node_memory(each: NodeMemory) -> str:
     """``384 MiB, 128 MiB of it missing``."""
-    lost = (
-        ""
-        if not each.missing
-        else f", {'all' if each.missing == each.ram else size(each.missing)} of it missing"
-    )
-    return f"{size(each.ram)}{lost}"
+    missing = "all" if each.missing == each.ram else size(each.missing)
+    return size(each.ram) + (f", {missing} of it missing" if each.missing else "")
 
 
 def where(ranges: RangeSet) -> str:
@@ -288,16 +320,24 @@ USE: Mapping[Use, str] = {
 }
 
 WHY = "Why"
-REGIME = "What was to keep elfcorehdr fresh"
-"""Instead of WHY, where there is nothing to explain."""
+REGIME = "Update mechanism"
+"""What keeps elfcorehdr up to date. Instead of WHY, where no cause is to be named."""
 COST = "What it costs"
 REMEDY = "What to do"
 NEXT_DUMP = "So that the next dump is whole"
 THIS_DUMP = "With this dump"
+EXCLUDED = "Excluded by design"
+RECORDS = "Records compared"
+PAGES = "Its pages"
+UNLOOKED = "Could not look"
+
+
+def why_title(diagnosis: Diagnosis | None) -> str:
+    return WHY if diagnosis and diagnosis.causes else REGIME
 
 
 def in_short(diagnosis: Diagnosis) -> list[Fact]:
-    """The first words of why, what it costs and what to do, for a reader who reads no more."""
+    """Why, what it costs and what to do, in one sentence each."""
     facts = []
     if diagnosis.causes:
         first, *rest = diagnosis.causes
@@ -323,18 +363,18 @@ def moment(event: Event) -> str:
 
 
 def clocks(timeline: Timeline) -> list[str]:
-    """Each event's wall clock in UTC, with its date where that is new; empty where it cannot be known."""
-    told, today = [], ""
+    """Each event's wall clock in UTC, with its date where that changes; empty where it is unknown."""
+    texts, today = [], ""
     for event in timeline.events:
         stamp = "" if timeline.boot is None or event.seconds is None else _utc(timeline.boot + event.seconds)
         date, _, clock = stamp.partition(" ")
-        told.append(clock if date == today else stamp)
+        texts.append(clock if date == today else stamp)
         today = date or today
-    return told
+    return texts
 
 
 class Outlook(NamedTuple):
-    """What some commands give on this dump."""
+    """What some commands do on this dump."""
 
     use: Use
     doubt: str
@@ -345,7 +385,7 @@ class Outlook(NamedTuple):
 
 
 def outlooks(effects: Sequence[Effect]) -> list[Outlook]:
-    """Commands of one outlook together; of what is safe only that it is."""
+    """Commands of one outlook together. A safe command needs no reason."""
     found: dict[tuple[Use, str, str], dict[str, list[str]]] = {}
     for effect in effects:
         why = "" if effect.use is Use.SAFE else effect.why
@@ -355,7 +395,7 @@ def outlooks(effects: Sequence[Effect]) -> list[Outlook]:
 
 
 def percent(share: float) -> str:
-    """``99.9 %``; never 0 % of something, nor 100 % of what is not all."""
+    """``99.9 %``. Only nothing is 0 %, and only all is 100 %."""
     if 0 < share < 0.001:
         return "< 0.1 %"
     return f"{min(share, 0.999) if share < 1 else 1:.1%}".replace("%", " %")
@@ -370,14 +410,22 @@ def lost_of(task: Task) -> str:
 
 
 def doubt(certainty: Certainty) -> str:
-    """What is said beside an answer: nothing where it is certain."""
+    """Stands beside an answer; empty where it is certain."""
     return {Certainty.CERTAIN: "", Certainty.LIKELY: "likely", Certainty.UNKNOWN: "could not tell"}[certainty]
 
 
+def named(conclusion: Conclusion) -> str:
+    """Its name for ``vmcheck explain``, and how certain it is: ``added-after-load (likely)``."""
+    unsure = doubt(conclusion.certainty)
+    return f"{conclusion.name} ({unsure})" if unsure else conclusion.name
+
+
+AGREES: Mapping[bool | None, str] = {True: "agrees", False: "disagrees", None: "not compared"}
+
+
 def compared(comparison: Comparison) -> str:
-    """``vmcore-dmesg.txt, kernel log: agrees: ...``."""
-    verdict = {True: "agrees", False: "disagrees", None: "not compared"}[comparison.agrees]
-    return f"{comparison.kind}, {verdict}: {comparison.text}"
+    """``kernel log, agrees: ...``."""
+    return f"{comparison.kind}, {AGREES[comparison.agrees]}: {comparison.text}"
 
 
 # What was looked at
@@ -438,16 +486,16 @@ def _amounts(header: DumpHeader, kept: Memory) -> str:
 
 
 def _notes(header: DumpHeader) -> str:
-    told = f"registers of {count(len(header.cpu_notes), 'CPU')} (NT_PRSTATUS)"
+    registers = f"registers of {count(len(header.cpu_notes), 'CPU')} (NT_PRSTATUS)"
     vmcoreinfo = len(header.vmcoreinfo_notes)
     infos = {0: "no VMCOREINFO", 1: "VMCOREINFO"}.get(vmcoreinfo, f"{vmcoreinfo} times VMCOREINFO")
-    return f"{told}, {infos}"
+    return f"{registers}, {infos}"
 
 
 def crash_time(header: DumpHeader) -> str:
-    """UTC, from VMCOREINFO's CRASHTIME or the file's timestamp; empty where neither tells."""
-    told = header.vmcoreinfo.get("CRASHTIME", "")
-    seconds = int(told) if told.isascii() and told.isdigit() and len(told) < 12 else header.timestamp or 0
+    """UTC, from VMCOREINFO's CRASHTIME or the file's timestamp; empty where neither is there."""
+    text = header.vmcoreinfo.get("CRASHTIME", "")
+    seconds = int(text) if text.isascii() and text.isdigit() and len(text) < 12 else header.timestamp or 0
     return _utc(seconds) if seconds > 0 else ""
 
 
@@ -460,9 +508,52 @@ def _utc(seconds: float) -> str:
     return when.strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
+def body_facts(report: Report) -> list[Fact]:
+    """How far the pages were looked at; nothing for a kernel that has not crashed."""
+    body = report.body
+    if report.forecast:
+        return []
+    if isinstance(body, Unknown):
+        return [Fact("pages", f"unknown: {body.why}")]
+    facts = [Fact("pages", _pages(body))]
+    if body.damaged:
+        facts.append(Fact("damaged", f"{size(body.damaged.size)}, {where(body.damaged)}"))
+    if body.never_written:
+        facts.append(Fact("never written", f"{size(body.never_written.size)}, {where(body.never_written)}"))
+    if body.distilled:
+        facts.append(Fact("distilled", "the file has only the pages that a check reads"))
+    return facts
+
+
+def _pages(body: Body) -> str:
+    if body.verified is not None:
+        return _verified(body, body.verified)
+    if not body.pages:
+        return "an ELF dump has no table of pages: nothing in it says whether a page is right"
+    if body.would_have_seen is None:
+        return f"{body.pages:,} in the file; their table was read, and none was unpacked"
+    if not body.would_have_seen:
+        return f"{body.pages:,} in the file, all unpacked"
+    seen = percent(body.would_have_seen)
+    return f"{body.pages:,} in the file, {body.unpacked:,} unpacked: damage to {seen} of them would show"
+
+
+def _verified(body: Body, verified: Verified) -> str:
+    """What --pages all read, and what it could not verify."""
+    if not body.pages:
+        holes = f", {size(verified.zeros)} of them holes of the file" if verified.zeros else ""
+        return f"{verified.pages:,} read{holes}; an ELF dump has no checksum: their content is not verified"
+    text = f"{body.pages:,} in the file, {verified.pages:,} unpacked"
+    if left := body.pages - verified.pages:
+        text += f"; {left:,} were not"
+    if verified.plain:
+        text += f"; {verified.plain:,} are not compressed, so nothing verifies their content"
+    return text
+
+
 def kernel_facts(report: Report) -> list[Fact]:
     topology = report.topology
-    facts = [Fact("asked", topology.source), Fact("release", _told(topology.release))]
+    facts = [Fact("read from", topology.source), Fact("release", _or_why(topology.release))]
     if not isinstance(topology.build_id, Unknown):
         facts.append(Fact("build ID", topology.build_id))
     for account in accounts(topology):
@@ -474,12 +565,12 @@ def kernel_facts(report: Report) -> list[Fact]:
         facts.append(Fact("crash image", _crash_image(topology.crash_image)))
     if topology.faults:
         facts.append(Fact("faults", _faults(topology.faults)))
-    facts += [Fact("remark", remark) for remark in topology.remarks]
+    facts += [Fact("remark", remark) for remark in (*report.header.remarks, *topology.remarks)]
     return facts
 
 
-def _told(fact: str | Unknown) -> str:
-    return f"not known: {fact.why}" if isinstance(fact, Unknown) else fact
+def _or_why(fact: str | Unknown) -> str:
+    return f"unknown: {fact.why}" if isinstance(fact, Unknown) else fact
 
 
 def _how_whole(account: MemoryAccount) -> str:
@@ -487,7 +578,7 @@ def _how_whole(account: MemoryAccount) -> str:
 
 
 def accounts(topology: Topology) -> Iterator[MemoryAccount]:
-    """Each structure's account that could be had."""
+    """Each structure's account that could be read."""
     for structure in (topology.sections, topology.resources, topology.blocks):
         if not isinstance(structure, Unknown):
             yield structure.account
@@ -500,14 +591,14 @@ def _cpu_masks(topology: Topology) -> str:
         "possible": topology.possible_cpus,
     }
     return "; ".join(
-        f"{name} not known" if isinstance(mask, Unknown) else f"{cpu_list(mask) or 'none'} {name}"
+        f"{name} unknown" if isinstance(mask, Unknown) else f"{cpu_list(mask) or 'none'} {name}"
         for name, mask in masks.items()
     )
 
 
 def _faults(faults: Sequence[Fault]) -> str:
     structures = joined(list(dict.fromkeys(fault.structure for fault in faults)))
-    return f"{count(len(faults), 'page')} asked for and not in the dump, reading {structures}"
+    return f"{count(len(faults), 'page')} not in the dump, read for {structures}"
 
 
 def _crash_image(image: CrashImage | None) -> str:
@@ -532,14 +623,15 @@ def unknown_facts(topology: Topology) -> list[Fact]:
 
 
 def unlooked(report: Report) -> list[Fact]:
-    """What the verdict could not rest on: skipped rules by why, and where each account stopped."""
+    """Skipped rules by their reason, and where each account stopped if no reason says so already."""
     by_why: dict[str, list[str]] = {}
     for outcome in report.outcomes_in(State.SKIPPED):
         by_why.setdefault(outcome.why, []).append(outcome.rule)
-    told = [Fact(", ".join(names), why) for why, names in by_why.items()]
+    facts = [Fact(", ".join(names), why) for why, names in by_why.items()]
     for account in accounts(report.topology):
-        told += [Fact(account.structure, f"stopped: {where}") for where in account.unread]
-    return told
+        places = [where for where in account.unread if not any(where in why for why in by_why)]
+        facts += [Fact(account.structure, f"stopped: {where}") for where in places]
+    return facts
 
 
 def rule_names(report: Report, state: State) -> str:

@@ -2,7 +2,7 @@
 """The rules. One function a rule; its name is the rule's name, its docstring what a person reads.
 
 A rule takes a :class:`Case` and yields its findings. It asks for facts with
-:func:`~vmcheck.topology.known`, which skips the rule where the fact could not be read,
+:func:`~vmcheck.facts.topology.known`, which skips the rule where the fact could not be read,
 and raises :class:`Inapplicable` where the question does not arise.
 """
 
@@ -14,21 +14,9 @@ import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from vmcheck.findings import Finding, Outcome, State
-from vmcheck.header import DumpHeader
-from vmcheck.topology import NotKnown, Topology
-
-
-@dataclass(frozen=True)
-class Case:
-    """The two witnesses."""
-
-    header: DumpHeader
-    topology: Topology
-
-    @property
-    def forecast(self) -> bool:
-        return self.header.forecast
+from vmcheck.facts.case import Case
+from vmcheck.facts.findings import Finding, Outcome, State
+from vmcheck.facts.topology import NotKnown
 
 
 class Inapplicable(Exception):

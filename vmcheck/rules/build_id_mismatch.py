@@ -3,17 +3,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vmcheck.findings import Finding, Severity
-from vmcheck.rules import Case, Inapplicable, rule
-from vmcheck.topology import known
+from vmcheck.facts.case import Case
+from vmcheck.facts.findings import Finding, Severity
+from vmcheck.facts.topology import known
+from vmcheck.rules import Inapplicable, rule
 
 
 @rule
 def build_id_mismatch(case: Case) -> Iterator[Finding]:
     """The symbols given with --symbols are of another kernel build.
 
-    The build ID of the vmlinux or symbol file is not the one in VMCOREINFO. Reading this
-    dump with it gives plausible nonsense, in any tool; vmcheck did not use it.
+    What it means: the build ID of the vmlinux or symbol file is not the one of the crashed kernel.
+
+    Why it matters: any tool that reads this dump with these symbols shows plausible nonsense. vmcheck
+    did not use them.
+
+    What to do: give the vmlinux or symbol file of the crashed kernel, or none: most kernels carry
+    their own types and symbols.
+
+    How it is decided: the GNU build ID of the given file is compared with BUILD-ID in VMCOREINFO.
     """
     given = case.topology.symbols_build_id
     if given is None:

@@ -4,18 +4,27 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from vmcheck.findings import Finding, Severity
-from vmcheck.header import Producer
-from vmcheck.rules import Case, Inapplicable, rule
+from vmcheck.facts.case import Case
+from vmcheck.facts.findings import Finding, Severity
+from vmcheck.facts.header import Producer
+from vmcheck.rules import Inapplicable, rule
 
 
 @rule
 def contradicting_vmcoreinfo(case: Case) -> Iterator[Finding]:
     """VMCOREINFO contradicts the rest of the dump's headers.
 
-    Its kernel release, page size or physical address width is not what the other headers
-    have, or it lacks CRASHTIME, which the kernel adds when it crashes: then it was not
-    written by a crash. The headers and the memory may be of two kernels.
+    What it means: the kernel release, page size or physical address width in VMCOREINFO is not the
+    one in the other headers, or VMCOREINFO lacks CRASHTIME, which the kernel adds when it crashes.
+
+    Why it matters: the headers and the memory may be of two kernels, or the memory may not be of a
+    crash. Every tool finds its way in a dump by VMCOREINFO.
+
+    What to do: find out how the file was made. If a tool put it together or edited it, look for the
+    original.
+
+    How it is decided: OSRELEASE, PAGESIZE and MAX_PHYSMEM_BITS are compared with utsname, block_size
+    and the highest address that the headers describe. CRASHTIME is asked only of kdump's dumps.
     """
     header = case.header
     if not header.vmcoreinfo_notes:

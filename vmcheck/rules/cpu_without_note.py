@@ -3,9 +3,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vmcheck.expected import map_notes
-from vmcheck.findings import Finding, Severity
-from vmcheck.rules import Case, rule
+from vmcheck.facts.case import Case
+from vmcheck.facts.findings import Finding, Severity
+from vmcheck.rules import rule
 from vmcheck.rules.applies import needs_crash_notes
 
 
@@ -13,13 +13,20 @@ from vmcheck.rules.applies import needs_crash_notes
 def cpu_without_note(case: Case) -> Iterator[Finding]:
     """A CPU saved its registers, and the headers have no note for it.
 
-    Every CPU writes its registers into its crash_notes when it stops. elfcorehdr says
-    which of those notes exist, and it was written before this CPU came. The registers lie
-    in the dump's memory and can be recovered; drgn reads them there. Tools that rely on
-    the notes show nothing for this CPU, or another CPU's registers.
+    What it means: each CPU writes its registers into its crash_notes when it stops. elfcorehdr names
+    the crash_notes to copy into the dump, and it was written before this CPU was added.
+
+    Why it matters: tools that rely on the notes show nothing for this CPU, or another CPU's
+    registers.
+
+    What to do: use drgn, which reads crash_notes in the dump's memory. For the next dump, let the
+    kernel or udev update elfcorehdr after each change of CPUs.
+
+    How it is decided: crash_notes in memory holds an NT_PRSTATUS that equals no note of the file. In
+    a running kernel: no PT_NOTE of the loaded elfcorehdr points at it.
     """
     needs_crash_notes(case)
-    if cpus := map_notes(case.header, case.topology).without:
+    if cpus := case.notes.without:
         yield Finding(
             Severity.LOST,
             "registers would be saved and have no note: elfcorehdr was written before the CPU came"

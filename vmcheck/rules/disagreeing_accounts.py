@@ -3,18 +3,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vmcheck.findings import Finding, Severity
-from vmcheck.rules import Case, rule
-from vmcheck.topology import known
+from vmcheck.facts.case import Case
+from vmcheck.facts.findings import Finding, Severity
+from vmcheck.facts.topology import known
+from vmcheck.rules import rule
 
 
 @rule
 def disagreeing_accounts(case: Case) -> Iterator[Finding]:
     """The kernel's structures disagree about which memory was online.
 
-    mem_section, the memory blocks and iomem_resource are three accounts of the same memory.
-    They differ for a moment while memory is being added or removed; otherwise one of them
-    is damaged, or the dump lacks part of it.
+    What it means: mem_section, the memory blocks and iomem_resource describe the same memory. They
+    differ for a moment while memory is added or removed. At any other time one of them is damaged,
+    or the dump lacks a part of it.
+
+    Why it matters: what is missing in the dump depends on which of them is right.
+
+    What to do: treat ranges in this report with care. Look in the kernel log for memory that was
+    added or removed just before the crash.
+
+    How it is decided: each structure is walked by itself, and the online memory of each is compared
+    with the others'. Only walks that reached their end count as lacking memory.
     """
     sections, blocks = known(case.topology.sections), known(case.topology.blocks)
     resources = known(case.topology.resources)
@@ -32,5 +41,8 @@ def disagreeing_accounts(case: Case) -> Iterator[Finding]:
         - resources.account.ram.aligned_outward(sections.size)
     ):
         yield Finding(
-            Severity.NOTICE, "sections and blocks are online where no System RAM resource is", ranges=extra
+            Severity.WRONG,
+            "mem_section and the memory blocks have memory online where iomem_resource has no System RAM",
+            ranges=extra,
+            evidence=("two accounts against one: the resource tree in the dump is damaged or cut short",),
         )

@@ -3,16 +3,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vmcheck.findings import Finding, Severity
-from vmcheck.rules import Case, Inapplicable, rule
+from vmcheck.facts.case import Case
+from vmcheck.facts.findings import Finding, Severity
+from vmcheck.rules import Inapplicable, rule
 
 
 @rule
 def doubled_vmcoreinfo(case: Case) -> Iterator[Finding]:
     """The dump has more than one VMCOREINFO.
 
-    Which one a tool takes differs from tool to tool. If they are not equal, one of them is
-    another kernel's.
+    What it means: two notes claim to describe the kernel. If they differ, one of them is another
+    kernel's.
+
+    Why it matters: tools differ in which of them they use.
+
+    What to do: if they are the same, nothing. If they differ, find out how the file was made, and
+    trust no tool that used the wrong one.
+
+    How it is decided: every VMCOREINFO note of the file is compared byte by byte. vmcheck uses the
+    first.
     """
     notes = case.header.vmcoreinfo_notes
     if not notes:

@@ -3,18 +3,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vmcheck.findings import Finding, Severity
-from vmcheck.header import Producer
-from vmcheck.rules import Case, rule
+from vmcheck.facts.case import Case
+from vmcheck.facts.findings import Finding, Severity
+from vmcheck.facts.header import Producer
+from vmcheck.rules import rule
 
 
 @rule
 def missing_vmcoreinfo(case: Case) -> Iterator[Finding]:
     """The dump has no VMCOREINFO.
 
-    It is the way into the kernel's memory: without it no tool finds the page tables of a
-    kernel with KASLR, and vmcheck can ask the kernel nothing. QEMU includes it only with
+    What it means: the note that describes the kernel is not in the file. QEMU includes it only with
     ``-device vmcoreinfo``.
+
+    Why it matters: without it no tool finds the page tables of a kernel with KASLR, and vmcheck
+    cannot read the kernel's memory. What the dump lacks stays unknown.
+
+    What to do: for a kdump dump, look for the original file and read the capture kernel's messages.
+    For QEMU, add ``-device vmcoreinfo`` to the machine.
+
+    How it is decided: no note of the file has the name VMCOREINFO.
     """
     if not case.header.vmcoreinfo_notes:
         remedy = (

@@ -3,23 +3,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vmcheck.expected import map_notes
-from vmcheck.findings import Finding, Severity
-from vmcheck.rules import Case, rule
+from vmcheck.facts.case import Case
+from vmcheck.facts.findings import Finding, Severity
+from vmcheck.facts.topology import NotKnown
+from vmcheck.rules import rule
 from vmcheck.rules.applies import needs_crash_notes
-from vmcheck.topology import NotKnown
 
 
 @rule
 def note_without_cpu(case: Case) -> Iterator[Finding]:
     """The file has a register note that is no CPU's.
 
-    It equals no CPU's crash_notes: left over from an earlier kernel or a CPU that is gone,
-    torn while it was written, or edited. Whatever a tool shows for it is not a CPU's state
-    at this crash.
+    What it means: the note equals no CPU's crash_notes. It is left over from an earlier kernel or from
+    a CPU that is gone, was torn while it was written, or was edited.
+
+    Why it matters: what a tool shows for it is not a CPU's state at this crash.
+
+    What to do: use crash_notes in the dump's memory for this kernel's CPUs, as drgn does.
+
+    How it is decided: each NT_PRSTATUS of the file is compared with the crash_notes of every CPU. In
+    a running kernel: each PT_NOTE of the loaded elfcorehdr must point at a CPU's crash_notes.
     """
     needs_crash_notes(case)
-    notes = map_notes(case.header, case.topology)
+    notes = case.notes
     if len(notes.unclaimed) > len(notes.unread):
         yield Finding(
             Severity.WRONG,

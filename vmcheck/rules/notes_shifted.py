@@ -3,9 +3,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vmcheck.expected import map_notes
-from vmcheck.findings import Finding, Severity
-from vmcheck.rules import Case, rule
+from vmcheck.facts.case import Case
+from vmcheck.facts.findings import Finding, Severity
+from vmcheck.rules import rule
 from vmcheck.rules.applies import needs_crash_notes
 
 
@@ -13,13 +13,20 @@ from vmcheck.rules.applies import needs_crash_notes
 def notes_shifted(case: Case) -> Iterator[Finding]:
     """crash would give CPUs each other's registers.
 
-    crash hands out the notes in order to the CPUs that have valid crash_notes. Where one of
-    those has no note in the file and a later one has, every note from there on goes to the
-    wrong CPU, silently, and the last ones get none. drgn reads crash_notes itself, and is
-    right.
+    What it means: crash assigns the notes in order to the CPUs that have valid crash_notes. If one
+    of these CPUs has no note in the file and a later one has, each note from there on goes to the
+    wrong CPU, and the last CPUs get none.
+
+    Why it matters: crash shows wrong registers and no error. drgn reads crash_notes itself and is
+    not affected.
+
+    What to do: use drgn for the registers and stacks of running tasks.
+
+    How it is decided: the notes are matched with the CPUs' crash_notes, and crash's order is applied
+    to the result.
     """
     needs_crash_notes(case)
-    notes = map_notes(case.header, case.topology)
+    notes = case.notes
     takers = sorted([*notes.cpu_of.values(), *notes.without])
     owners = [notes.cpu_of.get(note.position) for note in case.header.cpu_notes]
     wrong = [

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from vmcheck.findings import Finding, Severity
-from vmcheck.ranges import RangeSet, distinct
-from vmcheck.rules import Case, rule
+from vmcheck.facts.case import Case
+from vmcheck.facts.findings import Finding, Severity
+from vmcheck.facts.ranges import RangeSet, distinct
+from vmcheck.rules import rule
 from vmcheck.rules.applies import needs_segments
 
 
@@ -15,9 +16,15 @@ from vmcheck.rules.applies import needs_segments
 def overlapping_segments(case: Case) -> Iterator[Finding]:
     """Two PT_LOAD segments describe the same memory, other than the kernel's text.
 
-    Kernel text has a second segment over the same RAM on purpose, with addresses of the
-    kernel image. Any other overlap makes the contents depend on which segment a tool
-    happens to use.
+    What it means: the kernel's text has a second segment over the same RAM on purpose, with the
+    addresses of the kernel image. Any other overlap is an error in the headers.
+
+    Why it matters: what a tool reads depends on which segment it uses.
+
+    What to do: compare what both segments have for the ranges that you need. Update kexec-tools.
+
+    How it is decided: the physical ranges of all segments are sorted and compared, without those of
+    the kernel image.
     """
     segments = needs_segments(case)
     start = segments.p_paddr.astype(np.int64)

@@ -3,8 +3,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vmcheck.findings import Finding, Severity
-from vmcheck.rules import Case, rule
+from vmcheck.facts.case import Case
+from vmcheck.facts.findings import Finding, Severity
+from vmcheck.rules import rule
 from vmcheck.rules.applies import needs_file
 
 
@@ -12,9 +13,16 @@ from vmcheck.rules.applies import needs_file
 def truncated_file(case: Case) -> Iterator[Finding]:
     """The file ends before the data that its headers point at.
 
-    The capture ran out of space or time, a transfer broke off, or a copy stopped at a size
-    limit. The pages behind the end are gone. Look for the capture kernel's messages, and
-    compare the size with the original's before anything else.
+    What it means: the capture ran out of space or time, a transfer broke off, or a copy stopped at a
+    size limit.
+
+    Why it matters: the pages after the end of the file are missing.
+
+    What to do: compare the file's size with the original's, and copy it again. If the original ends
+    there too, look for the capture kernel's messages.
+
+    How it is decided: the highest offset that the headers and the page table name is compared with
+    the file's size.
     """
     needs_file(case)
     header = case.header

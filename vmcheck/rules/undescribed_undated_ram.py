@@ -3,24 +3,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vmcheck.expected import undescribed_ram as undescribed
-from vmcheck.findings import Finding, Severity
-from vmcheck.rules import Case, Inapplicable, rule
-from vmcheck.topology import NotKnown, Unknown, known
+from vmcheck.facts.case import Case
+from vmcheck.facts.findings import Finding, Severity
+from vmcheck.facts.topology import NotKnown, Unknown, known
+from vmcheck.rules import Inapplicable, rule
 
 
 @rule
 def undescribed_undated_ram(case: Case) -> Iterator[Finding]:
-    """System RAM that the headers do not describe, of which nothing tells when it came.
+    """System RAM that the headers do not describe; when it was added is unknown.
 
-    /proc and /sys show memory and not its age. So where mem_section of the crashed kernel
-    cannot be read and a witness of its boot stands in (vmcheck check --topology), what is
-    missing can be told, but not whether it was hot-added. It cannot be recovered either way.
+    What it means: as undescribed-ram, but nothing shows whether the memory was there at boot. /proc
+    and /sys show which memory there is, not since when.
+
+    Why it matters: its pages were never read, so they cannot be recovered.
+
+    What to do: as for undescribed-ram. The kernel log shows whether memory was added, if it is there.
+
+    How it is decided: mem_section of the crashed kernel cannot be read, so a record of the same boot
+    (``vmcheck check --topology``) or iomem_resource says which memory the kernel had.
     """
-    if not isinstance(case.topology.sections, Unknown):
-        raise Inapplicable("mem_section tells which memory was there at boot")
+    sections = case.topology.sections
+    early = sections if isinstance(sections, Unknown) else sections.early
+    if not isinstance(early, Unknown):
+        raise Inapplicable("mem_section says which memory was there at boot")
     ram = known(case.topology.resources)
-    if lost := undescribed(case.header, case.topology):
+    if lost := case.undescribed:
         yield Finding(
             Severity.LOST,
             f"memory {'would be' if case.forecast else 'is'} in no part of "
@@ -28,8 +36,11 @@ def undescribed_undated_ram(case: Case) -> Iterator[Finding]:
             ranges=lost,
             evidence=(
                 f"online System RAM by {ram.account.structure}, and nothing describes it",
+                early.why,
                 *ram.account.unread,
             ),
         )
     elif not ram.account.complete:
         raise NotKnown(ram.account.unread[0])
+    elif case.topology.disputed - case.covered:
+        raise NotKnown("mem_section has memory online where iomem_resource has none")
