@@ -41,30 +41,38 @@ def tables(
     scheme: str = "absolute_percpu",
     order: str = "<",
     place: int = START + 0x100000,
+    word: int = 8,
+    width: int = 4,
 ) -> Mapping[str, tuple[int, bytes]]:
-    """(address, bytes) of each table, one after the other from ``place`` on, each aligned to 8 bytes."""
+    """(address, bytes) of each table, one after the other from ``place`` on, each aligned to a pointer.
+
+    ``word`` is the size of a pointer, ``width`` that of a marker and of num_syms, bytes.
+    """
+    formats = {4: "I", 8: "Q"}
     names = [record(compressed(name)) for name, _ in symbols]
     ends = [sum(map(len, names[:n])) for n in range(0, len(names), 256)]
     made: dict[str, bytes] = {}
     if scheme == "addresses":
-        made["addresses"] = struct.pack(f"{order}{len(symbols)}Q", *(address for _, address in symbols))
+        made["addresses"] = struct.pack(
+            f"{order}{len(symbols)}{formats[word]}", *(address for _, address in symbols)
+        )
     else:
         made["offsets"] = b"".join(
             struct.pack(order + "I", _offset(scheme, address, base, place + 4 * n) % (1 << 32))
             for n, (_, address) in enumerate(symbols)
         )
         if scheme != "place":
-            made["relative_base"] = struct.pack(order + "Q", base)
-    made["num_syms"] = struct.pack(order + "I", len(symbols))
+            made["relative_base"] = struct.pack(order + formats[word], base)
+    made["num_syms"] = struct.pack(order + formats[width], len(symbols))
     made["names"] = b"".join(names)
-    made["markers"] = struct.pack(f"{order}{len(ends)}I", *ends)
+    made["markers"] = struct.pack(f"{order}{len(ends)}{formats[width]}", *ends)
     made["token_table"] = b"".join(token + b"\0" for token in TOKENS)
     offsets = [sum(len(token) + 1 for token in TOKENS[:n]) for n in range(256)]
     made["token_index"] = struct.pack(f"{order}256H", *offsets)
     placed = {}
     for name, data in made.items():
         placed[name] = place, data
-        place += len(data) + 7 & ~7
+        place += len(data) + word - 1 & -word
     return placed
 
 

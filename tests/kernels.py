@@ -19,13 +19,14 @@ from pathlib import Path
 
 from tests.builders import DIRECT_MAP, GiB, Load, MiB, elf_vmcore, prstatus, ram, write
 from vmcheck.errors import PageNotStored
+from vmcheck.facts.header import DumpHeader
+from vmcheck.facts.topology import Topology
 from vmcheck.formats import read_header
-from vmcheck.header import DumpHeader
-from vmcheck.kernel import btf, read_topology
+from vmcheck.kernel import btf
 from vmcheck.kernel.program import Kernel
 from vmcheck.kernel.symbol_file import write_symbol_file
 from vmcheck.kernel.symbols import Symbol
-from vmcheck.topology import Topology
+from vmcheck.operations.examine import read_kernel
 
 PAGE_OFFSET = DIRECT_MAP[64]
 IMAGE = 0xFFFFFFFF80000000
@@ -153,10 +154,16 @@ def words(*values: int) -> bytes:
 
 
 def resource(
-    start: int = 0, end: int = 0, flags: int = SYSTEM_RAM, name: int = 0, sibling: int = 0, child: int = 0
+    start: int = 0,
+    end: int = 0,
+    flags: int = SYSTEM_RAM,
+    name: int = 0,
+    sibling: int = 0,
+    child: int = 0,
+    parent: int = 0,
 ) -> bytes:
     """``struct resource`` of ``[start, end)``."""
-    return words(start, (end - 1) % 2**64, name, flags, 0, 0, sibling, child)
+    return words(start, (end - 1) % 2**64, name, flags, 0, parent, sibling, child)
 
 
 def note(cpu: int) -> bytes:
@@ -174,6 +181,8 @@ class Machine:
         """Numbers of the pages that the dump does not hold."""
         self.symbols: dict[str, int] = {}
         self.types = types or kernel_types()
+        self.build_id = BUILD_ID
+        """Of the symbol file."""
         self.btf: bytes | None = None
         """Instead of ``types``."""
         self.vmcoreinfo = {
@@ -245,7 +254,9 @@ class Machine:
     def symbol_file(self, directory: Path) -> str:
         path = str(directory / "kernel.symbols")
         symbols = [Symbol(name, "D", address) for name, address in self.symbols.items()]
-        write_symbol_file(path, BUILD_ID, self.types.section() if self.btf is None else self.btf, symbols)
+        write_symbol_file(
+            path, self.build_id, self.types.section() if self.btf is None else self.btf, symbols
+        )
         return path
 
     def kernel(self, directory: Path) -> Kernel:
@@ -253,7 +264,7 @@ class Machine:
 
     def topology(self, directory: Path, symbols: str | None = None) -> Topology:
         """What a check is told, by its own symbol file or another."""
-        return read_topology(self.header(directory), self, symbols or self.symbol_file(directory))
+        return read_kernel(self.header(directory), self, symbols or self.symbol_file(directory))
 
     def vmcore(
         self,
@@ -279,6 +290,7 @@ def healthy(types: Types | None = None, ram: Mapping[int, int] | None = None) ->
     _sections(machine, flags)
     _resources(machine, flags)
     blocks(machine, {n: 1 if flag & ONLINE else 4 for n, flag in flags.items()})
+    machine.symbols |= {"_stext": IMAGE, "_etext": IMAGE + 0x1000}
     machine.place(words(1), "sections_per_block")
     for name, mask in {"possible": 0b1111, "present": 0b11, "online": 0b11}.items():
         machine.place(words(mask), f"__cpu_{name}_mask")
@@ -306,11 +318,13 @@ def _sections(machine: Machine, flags: Mapping[int, int]) -> None:
 
 def _resources(machine: Machine, flags: Mapping[int, int]) -> None:
     name = machine.place(b"System RAM\0")
+    root = machine.place(resource(0, 0, 0), "iomem_resource")
     first = 0
     for number in sorted(flags, reverse=True):
         start = number * SECTION_SIZE
-        first = machine.place(resource(start, start + SECTION_SIZE, name=name, sibling=first))
-    machine.place(resource(0, 0, 0, child=first), "iomem_resource")
+        made = resource(start, start + SECTION_SIZE, name=name, sibling=first, parent=root)
+        first = machine.place(made)
+    machine.put(root + 56, words(first))
 
 
 def blocks(machine: Machine, states: Mapping[int, int]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from vmcheck.check import Report
-from vmcheck.diagnosis import (
+from vmcheck.facts.diagnosis import (
     Certainty,
     Comparison,
     Conclusion,
@@ -19,11 +19,11 @@ from vmcheck.diagnosis import (
     Timeline,
     Use,
 )
-from vmcheck.exclusions import Exclusion
-from vmcheck.findings import Finding, Outcome, Severity, State
-from vmcheck.header import CpuNote, DumpHeader, Format, Producer
-from vmcheck.ranges import RangeSet
-from vmcheck.topology import (
+from vmcheck.facts.exclusions import Exclusion
+from vmcheck.facts.findings import Finding, Outcome, Severity, State
+from vmcheck.facts.header import CpuNote, DumpHeader, Format, Producer
+from vmcheck.facts.ranges import RangeSet
+from vmcheck.facts.topology import (
     Blocks,
     CrashImage,
     Fault,

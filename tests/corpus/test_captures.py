@@ -3,17 +3,23 @@
 
 from __future__ import annotations
 
+import io
 import json
 from typing import Any
 
 import drgn
 import jsonschema
 import pytest
+from rich.console import Console
 
 from fixtures.capture import CAPTURES, Capture, captures
+from vmcheck.facts.findings import State
+from vmcheck.facts.header import Format, Producer
 from vmcheck.formats import read_header
-from vmcheck.header import Format, Producer
+from vmcheck.operations.examine import examine
 from vmcheck.report.document import json_schema
+from vmcheck.report.markdown import markdown
+from vmcheck.report.terminal import render, show
 
 every_capture = pytest.mark.parametrize("capture", captures(), ids=lambda capture: capture.name)
 
@@ -84,10 +90,29 @@ def test_a_whole_dump_exits_0_and_a_lossy_one_1(capture: Capture) -> None:
 
 
 @every_capture
-def test_drgn_opens_a_distilled_dump(capture: Capture) -> None:
+def test_the_report_of_a_capture_fits_a_screen_and_its_markdown_a_ticket(capture: Capture) -> None:
+    """40 lines of 100 columns, the memory bar and the wrapped answer included; 4 KB."""
+    report = examine([str(capture.vmcore)], capture.symbols)
+    file = io.StringIO()
+    show(report, Console(file=file, width=100, force_terminal=True, highlight=False, color_system=None))
+    lines = file.getvalue().splitlines()
+    assert sum(max(1, -(-len(line) // 100)) for line in lines) <= 40
+    assert len(render(report).splitlines()) <= 40
+
+    unusual = any(outcome.rule == "kernel-data-filtered" for outcome in report.outcomes_in(State.FOUND))
+    assert len(markdown(report)) < (8192 if unusual else 4096)
+
+
+def opened_by_libkdumpfile(capture: Capture) -> bool:
+    """Of flattened streams, it opens makedumpfile's compressed dumps only."""
     header = read_header([capture.vmcore])
-    if header.format is Format.ELF or header.producer is Producer.HYPERVISOR:
-        pytest.skip("libkdumpfile opens a flattened stream of makedumpfile's compressed dumps only")
+    return header.format is not Format.ELF and header.producer is not Producer.HYPERVISOR
+
+
+@pytest.mark.parametrize(
+    "capture", [each for each in captures() if opened_by_libkdumpfile(each)], ids=lambda capture: capture.name
+)
+def test_drgn_opens_a_distilled_dump(capture: Capture) -> None:
     prog = drgn.Program()
     prog.set_core_dump(str(capture.vmcore))
     release = capture.truth["kernel"]

@@ -23,9 +23,9 @@ from fixtures.lab.run import capture
 from fixtures.lab.scenarios import BY_NAME, RAW, Scenario
 from tests.peers.programs import bounded
 from vmcheck.check import Report
-from vmcheck.examine import examine
-from vmcheck.header import DumpHeader
-from vmcheck.topology import Topology
+from vmcheck.facts.header import DumpHeader
+from vmcheck.facts.topology import Topology
+from vmcheck.operations.examine import examine
 
 ROOT = Path(__file__).parents[2]
 FILED = ROOT / "build/lab"

@@ -22,10 +22,10 @@ import pytest
 
 from tests.peers.fresh import LOST, MIDDLE, UPDATED, WHOLE, Captures, Dressed, Fresh, Wanted, debuginfo
 from tests.peers.programs import bounded, here, of_suite, version_of
-from vmcheck.expected import map_notes
-from vmcheck.findings import State
-from vmcheck.header import CpuNote
-from vmcheck.topology import Tasks, known
+from vmcheck.facts.case import Case
+from vmcheck.facts.findings import State
+from vmcheck.facts.header import CpuNote
+from vmcheck.facts.topology import Tasks, known
 
 pytestmark = pytest.mark.lab
 
@@ -205,8 +205,8 @@ DISAGREEMENTS = [
         "what it reads lies in the missing memory: PIDs before its prompt, or the crashing stack after it",
     ),
     Disagreement(
-        "cannot-open-the-dump", "9", LOST, UNREADABLE, "undescribed-ram",
-        "before its prompt it reads the PIDs and looks for the panic on every active stack",
+        "an-address-and-no-reason", "9", LOST, UNREADABLE, "undescribed-ram",
+        "as 8; before its prompt it also looks for the panic on every active stack",
     ),
     Disagreement(
         "finds-only-running-tasks", "8", WHOLE, r"not found in PID hash", "",
@@ -296,7 +296,7 @@ class TestShiftedRegisters:
         self, captures: Captures, peer: Peer
     ) -> None:
         header, topology = captures[MIDDLE].header, captures[MIDDLE].topology
-        position = {cpu: position for position, cpu in map_notes(header, topology).cpu_of.items()}
+        position = {cpu: position for position, cpu in Case(header, topology).notes.cpu_of.items()}
         assert position == {0: 0, 1: 1, 3: 2}
         shown = peer.on(MIDDLE).registers
         of_3 = registers_of(header.cpu_notes[position[3]])
@@ -312,8 +312,10 @@ class TestShiftedRegisters:
         assert shown["RSP"] // THREAD_SIZE in stacks[3] - stacks[2]
 
     def test_crash_says_nothing_about_it(self, peer: Peer) -> None:
+        """Both warnings come and go with what each CPU did at the crash, also on a whole dump."""
+        usual = ("not found in PID hash", "possibly bogus exception frame")
         warnings = [line for line in peer.on(MIDDLE).everything.splitlines() if "WARNING" in line]
-        assert [line for line in warnings if "not found in PID hash" not in line] == []
+        assert [line for line in warnings if not any(words in line for words in usual)] == []
         assert peer.on(MIDDLE).status == 0
 
 
@@ -326,24 +328,17 @@ class TestMissingMemory:
         assert crashed.task_struct_lost or crashed.lost_stack_pages == crashed.stack_pages > 0
         assert list(captures[LOST].report.lost_memory) == captures[LOST].missing_memory
 
-    def test_crash_8_shows_no_frame_of_the_crash(self, captures: Captures, peers: dict[str, Peer]) -> None:
+    def test_neither_shows_a_frame_of_the_crash(self, captures: Captures, peer: Peer) -> None:
         """Which pages are missing varies: it exits before its prompt, or counts them as memory it has."""
-        if "8" not in peers:
-            pytest.skip("no crash 8 here")
-        crash = peers["8"].on(LOST)
+        crash = peer.on(LOST)
         if crash.had_a_prompt:
             topology = captures[LOST].topology
             panicked = known(topology.tasks).panic_cpu
             assert panicked is not None
             assert crash.system("MEMORY") == f"{known(topology.system_ram).size / (1 << 20):.1f} MB"
-            assert crash.frames[panicked] == []
+            assert crash.frames.get(panicked, []) == []
         else:
             assert crash.status == 1
-
-    def test_crash_9_exits_before_its_prompt(self, peers: dict[str, Peer]) -> None:
-        crash = peers["9"].on(LOST)
-        assert crash.status == 1
-        assert not crash.had_a_prompt
 
     def test_neither_names_what_is_missing(self, captures: Captures, peer: Peer) -> None:
         for start, end in captures[LOST].missing_memory:
@@ -435,7 +430,7 @@ class TestDrgn:
         told = self.on(captures[MIDDLE])
         fresh = captures[MIDDLE]
         positions = {
-            cpu: position for position, cpu in map_notes(fresh.header, fresh.topology).cpu_of.items()
+            cpu: position for position, cpu in Case(fresh.header, fresh.topology).notes.cpu_of.items()
         }
         pointers = told["stack pointers"]
         assert isinstance(pointers, dict)

@@ -16,9 +16,10 @@ import pytest
 
 from tests.peers.fresh import LOST, MIDDLE, REMOVED, UPDATED, WHOLE, Captures, Wanted
 from tests.peers.programs import bounded, here, of_suite, root_of, version_of
-from vmcheck.expected import map_notes
-from vmcheck.header import DumpHeader, Segment
-from vmcheck.ranges import RangeSet
+from vmcheck.facts.case import Case
+from vmcheck.facts.header import DumpHeader, Segment
+from vmcheck.facts.ranges import EMPTY, RangeSet
+from vmcheck.formats import open_dump
 
 pytestmark = pytest.mark.lab
 
@@ -110,10 +111,49 @@ class TestLibkdumpfile:
         """Known disagreement: cpu.N is the N-th note. Without symbols it cannot know better."""
         fresh = captures[MIDDLE]
         told = Dump(fresh.vmcore, fresh.header).by_libkdumpfile()
-        cpu_of = map_notes(fresh.header, fresh.topology).cpu_of
+        cpu_of = Case(fresh.header, fresh.topology).notes.cpu_of
         assert cpu_of == {0: 0, 1: 1, 2: 3}
         assert told["notes"][2] == fresh.header.cpu_notes[2].descriptor.hex()
 
 
 def in_bytes(pages: list[tuple[int, int]]) -> RangeSet:
     return RangeSet((start * PAGE, end * PAGE) for start, end in pages)
+
+
+def test_a_real_proc_vmcore_dressed_by_makedumpfile(captures: Captures, tmp_path: Path) -> None:
+    """-E keeps runs of up to 255 pages that -c leaves out, if not told to drop zeros (-d 1)."""
+    path = captures[LOST].vmcore
+    for option in ("-E", "-c"):
+        command = [*here("makedumpfile"), option, "-d", "30", str(path), str(tmp_path / option)]
+        assert bounded(command, seconds=120)[0] == 0
+    with open_dump([path]) as raw, open_dump([tmp_path / "-E"]) as elf, open_dump([tmp_path / "-c"]) as kdump:
+        page_size = raw.header.page_size
+        assert elf.header.described.aligned_outward(page_size) == raw.header.described.aligned_outward(
+            page_size
+        )
+        # Whether a segment's last, partial page is described depends on how makedumpfile walks.
+        assert raw.header.described.aligned_inward(page_size) - kdump.header.described == EMPTY
+        assert kdump.header.described - raw.header.described.aligned_outward(page_size) == EMPTY
+        assert kdump.header.stored - elf.header.stored == EMPTY
+        assert elf.header.cpu_notes == kdump.header.cpu_notes == raw.header.cpu_notes
+        assert elf.header.vmcoreinfo_notes == kdump.header.vmcoreinfo_notes == raw.header.vmcoreinfo_notes
+        inside = raw.header.stored.aligned_inward(page_size) & kdump.header.stored
+        assert inside
+        for start, _ in list(inside)[:200]:
+            page = raw.memory.read(start, page_size)
+            assert elf.memory.read(start, page_size) == kdump.memory.read(start, page_size) == page
+
+
+@pytest.mark.parametrize(("option", "compression"), [("-z", "zstd")])
+def test_a_compression_that_debian_12_lacks_by_sid_s_makedumpfile(
+    captures: Captures, tmp_path: Path, option: str, compression: str
+) -> None:
+    path = captures[LOST].vmcore
+    command = [*of_suite("sid", "makedumpfile", "makedumpfile"), option, "-d", "31", str(path)]
+    assert bounded([*command, str(tmp_path / "dump")], seconds=120)[0] == 0
+    with open_dump([path]) as raw, open_dump([tmp_path / "dump"]) as kdump:
+        assert kdump.header.compression == compression
+        assert kdump.header.cpu_notes == raw.header.cpu_notes
+        whole = (raw.header.stored & kdump.header.stored).aligned_inward(PAGE)
+        for start, _ in list(whole)[:200]:
+            assert kdump.memory.read(start, PAGE) == raw.memory.read(start, PAGE)

@@ -18,10 +18,10 @@ from pathlib import Path
 import pytest
 
 from tests.builders import MiB, elf_vmcore, pages, ram, write
-from tests.dumps import FOLDER, name, real_dumps
+from tests.dumps import every_real_dump
+from vmcheck.facts.header import Format, Producer, Segment
+from vmcheck.facts.ranges import EMPTY, RangeSet
 from vmcheck.formats import Dump, open_dump, read_header
-from vmcheck.header import Format, Producer, Segment
-from vmcheck.ranges import EMPTY, RangeSet
 
 CONTENTS = bytes(0x1000) + pages("xyz") * 10
 LOADS = [
@@ -38,15 +38,6 @@ def run(tool: str, *arguments: str | Path, stdin: bytes = b"") -> bytes:
     command = [tool, *map(str, arguments)]
     environment = {**os.environ, "LC_ALL": "C"}
     return subprocess.run(command, check=True, capture_output=True, env=environment, input=stdin).stdout
-
-
-def real_dump_of(form: Format) -> list[object]:
-    """The real dumps in this form as parameters, or one that says why there are none."""
-    found = [path for path in real_dumps() if read_header([path]).format is form]
-    none = pytest.param(
-        None, marks=pytest.mark.skip(reason=f"no {form.value} vmcore below {FOLDER.name} or VMCHECK_DUMPS")
-    )
-    return [pytest.param(path, id=name(path)) for path in found] or [none]
 
 
 class TestReadelf:
@@ -68,10 +59,6 @@ class TestReadelf:
     def test_a_hundred_thousand_program_headers(self, tmp_path: Path) -> None:
         loads = [ram(2 * n * 4096, (2 * n + 1) * 4096) for n in range(100_000)]
         self.assert_same_segments(write(tmp_path / "vmcore", elf_vmcore(loads, extended_phnum=True)))
-
-    @pytest.mark.parametrize("path", real_dump_of(Format.ELF))
-    def test_real_dump(self, path: Path) -> None:
-        self.assert_same_segments(path)
 
     def test_notes(self, tmp_path: Path) -> None:
         path = write(tmp_path / "vmcore", elf_vmcore(LOADS, [3, 4], note_segments=True))
@@ -112,13 +99,10 @@ class TestMakedumpfile:
             for start, end in stored:
                 assert dump.memory.read(start, end - start) == built.memory.read(start, end - start)
 
-    @pytest.mark.parametrize(
-        ("option", "compression"), [("-c", "zlib"), ("-l", "lzo"), ("-p", "snappy"), ("-z", "zstd")]
-    )
+    # Debian 12's makedumpfile has neither snappy nor zstd: test_fresh_headers.py has zstd, by sid's.
+    @pytest.mark.parametrize(("option", "compression"), [("-c", "zlib"), ("-l", "lzo")])
     @pytest.mark.parametrize("level", ["0", "1"])
     def test_kdump_compressed(self, tmp_path: Path, option: str, compression: str, level: str) -> None:
-        if compression.encode() + b"\tdisabled" in run("makedumpfile", "-v"):
-            pytest.skip(f"this makedumpfile was built without {compression}")
         dump = self.dressed(tmp_path, option, "-d", level)
         assert dump.header.dump_level == int(level)
         assert dump.header.compression == compression
@@ -209,30 +193,7 @@ class TestQemu:
             assert len(elf.header.cpu_notes) == 2
 
 
-@pytest.mark.parametrize("path", real_dump_of(Format.ELF))
-def test_a_real_proc_vmcore_dressed_by_makedumpfile(tmp_path: Path, path: Path) -> None:
-    """-E keeps runs of up to 255 pages that -c leaves out, if not told to drop zeros (-d 1)."""
-    for option in ("-E", "-c"):
-        run("makedumpfile", option, "-d", "30", path, tmp_path / option)
-    with open_dump([path]) as raw, open_dump([tmp_path / "-E"]) as elf, open_dump([tmp_path / "-c"]) as kdump:
-        page_size = raw.header.page_size
-        assert elf.header.described.aligned_outward(page_size) == raw.header.described.aligned_outward(
-            page_size
-        )
-        # Whether a segment's last, partial page is described depends on how makedumpfile walks.
-        assert raw.header.described.aligned_inward(page_size) - kdump.header.described == EMPTY
-        assert kdump.header.described - raw.header.described.aligned_outward(page_size) == EMPTY
-        assert kdump.header.stored - elf.header.stored == EMPTY
-        assert elf.header.cpu_notes == kdump.header.cpu_notes == raw.header.cpu_notes
-        assert elf.header.vmcoreinfo_notes == kdump.header.vmcoreinfo_notes == raw.header.vmcoreinfo_notes
-        inside = raw.header.stored.aligned_inward(page_size) & kdump.header.stored
-        assert inside
-        for start, _ in list(inside)[:200]:
-            page = raw.memory.read(start, page_size)
-            assert elf.memory.read(start, page_size) == kdump.memory.read(start, page_size) == page
-
-
-@pytest.mark.parametrize("path", real_dump_of(Format.KDUMP))
+@every_real_dump
 class TestRealDumps:
     SAMPLES = 200
     KEEP = ("-d", "0")
@@ -245,30 +206,30 @@ class TestRealDumps:
         return every[:: max(1, len(every) // self.SAMPLES)]
 
     @pytest.mark.parametrize("options", [["-c"], ["-l"]])
-    def test_compressed_again_by_makedumpfile(self, tmp_path: Path, path: Path, options: list[str]) -> None:
-        run("makedumpfile", *options, *self.KEEP, path, tmp_path / "again")
-        self.assert_same(path, [tmp_path / "again"])
+    def test_compressed_again_by_makedumpfile(self, tmp_path: Path, real: Path, options: list[str]) -> None:
+        run("makedumpfile", *options, *self.KEEP, real, tmp_path / "again")
+        self.assert_same(real, [tmp_path / "again"])
 
-    def test_flattened_by_makedumpfile(self, tmp_path: Path, path: Path) -> None:
-        write(tmp_path / "flattened", run("makedumpfile", "-F", "-c", *self.KEEP, path))
-        self.assert_same(path, [tmp_path / "flattened"])
+    def test_flattened_by_makedumpfile(self, tmp_path: Path, real: Path) -> None:
+        write(tmp_path / "flattened", run("makedumpfile", "-F", "-c", *self.KEEP, real))
+        self.assert_same(real, [tmp_path / "flattened"])
 
-    def test_split_by_makedumpfile(self, tmp_path: Path, path: Path) -> None:
+    def test_split_by_makedumpfile(self, tmp_path: Path, real: Path) -> None:
         parts = [tmp_path / "part1", tmp_path / "part2"]
-        run("makedumpfile", "--split", "-c", *self.KEEP, path, *parts)
-        self.assert_same(path, parts)
+        run("makedumpfile", "--split", "-c", *self.KEEP, real, *parts)
+        self.assert_same(real, parts)
 
-    def test_pages_are_those_that_libkdumpfile_reads(self, path: Path) -> None:
+    def test_pages_are_those_that_libkdumpfile_reads(self, real: Path) -> None:
         drgn = pytest.importorskip("drgn")
         program = drgn.Program()
-        program.set_core_dump(path)
-        with open_dump([path]) as dump:
+        program.set_core_dump(real)
+        with open_dump([real]) as dump:
             for address in self.samples(dump):
                 theirs = program.read(address, dump.header.page_size, physical=True)
                 assert dump.memory.read(address, dump.header.page_size) == theirs
 
-    def assert_same(self, path: Path, others: Sequence[Path]) -> None:
-        with open_dump([path]) as dump, open_dump(others) as other:
+    def assert_same(self, real: Path, others: Sequence[Path]) -> None:
+        with open_dump([real]) as dump, open_dump(others) as other:
             assert other.header.described == dump.header.described
             # makedumpfile filters at the level of its input at the least, and may know a few pages better.
             assert other.header.stored - dump.header.stored == EMPTY

@@ -11,8 +11,9 @@ import drgn
 import pytest
 
 from tests.peers.fresh import LOST, Captures, Fresh, debuginfo
-from vmcheck.diagnosis import Use
-from vmcheck.topology import Loss, LostPages, PageKind, known
+from vmcheck.facts.diagnosis import Use
+from vmcheck.facts.topology import Loss, LostPages, PageKind, known
+from vmcheck.kernel.tasks import MAX_TASK_STRUCT
 
 pytestmark = pytest.mark.lab
 
@@ -76,8 +77,17 @@ def test_the_walk_over_tasks_in_drgn(lost: Fresh) -> None:
     if use is Use.FAILS:
         with pytest.raises(drgn.FaultError):
             list(for_each_task(prog))
+    tasks = known(lost.topology.tasks)
+    if use is Use.PARTIAL:
+        size = prog.type("struct task_struct").size
+        unreadable = 0
+        for task in for_each_task(prog):
+            try:
+                prog.read(task.value_(), min(size or 0, MAX_TASK_STRUCT))
+            except drgn.FaultError:
+                unreadable += 1
+        assert unreadable == sum(task.task_struct_lost for task in tasks.tasks if task.pid != 0)
     elif use is Use.SAFE:
-        tasks = known(lost.topology.tasks)
         walked = sorted(int(task.pid) for task in for_each_task(prog))
         assert walked == sorted(task.pid for task in tasks.tasks if task.pid)
 

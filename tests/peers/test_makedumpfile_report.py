@@ -13,13 +13,15 @@ import pytest
 
 from tests.peers.fresh import LOST, MIDDLE, REMOVED, UPDATED, WHOLE, Captures, Dressed, Wanted
 from tests.peers.programs import here, of_suite, version_of
-from vmcheck.findings import State
-from vmcheck.header import DumpHeader
-from vmcheck.ranges import RangeSet
+from vmcheck.facts.findings import State
+from vmcheck.facts.header import DumpHeader
+from vmcheck.facts.ranges import EMPTY, RangeSet
+from vmcheck.facts.topology import Unknown
 
 pytestmark = pytest.mark.lab
 
 PAGE = 4096
+LEFT_OUT = "kernel-data-filtered"
 
 
 @dataclass(frozen=True)
@@ -91,10 +93,20 @@ def test_the_dump_it_writes_describes_the_capture(
 def test_what_it_leaves_out_is_filtered_and_never_missing(
     captures: Captures, dressed: Dressed, wanted: Wanted
 ) -> None:
-    """Zero pages apart, which are stored as one."""
+    """Zero pages apart, which are stored as one.
+
+    1.7.2 takes slabs of newer kernels for user pages. Where the resource tree is in one of them,
+    what is missing is unknown: never a range that the capture has.
+    """
     excluded = pages(dressed, "Excluded pages") - pages(dressed, "Pages filled with zero")
     assert dressed.report.header.filtered.size // PAGE == excluded
-    assert dressed.report.lost_memory == captures[wanted].report.lost_memory
+    missing = captures[wanted].report.lost_memory
+    resources = dressed.report.topology.resources
+    if not isinstance(resources, Unknown) and resources.account.complete:
+        assert dressed.report.lost_memory == missing
+    else:
+        assert dressed.report.lost_memory - missing == EMPTY
+        assert LEFT_OUT in [outcome.rule for outcome in dressed.report.outcomes_in(State.FOUND)]
 
 
 @dataclass(frozen=True)

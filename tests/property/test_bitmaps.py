@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from tests.builders import write
 from vmcheck.errors import UnreadableFile
+from vmcheck.facts.ranges import RangeSet
 from vmcheck.formats import bitmap
 from vmcheck.formats.bitmap import read_bitmap
 from vmcheck.formats.file import StoredFile
-from vmcheck.ranges import RangeSet
 
 PAGE = 4096
 

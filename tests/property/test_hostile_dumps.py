@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from tests.builders import RawNote, elf_vmcore, flattened, kdump_vmcore, pages, ram, split, write
 from vmcheck.errors import PageNotStored, VmcheckError
+from vmcheck.facts.header import DumpHeader
+from vmcheck.facts.ranges import EMPTY
 from vmcheck.formats import Dump, open_dump
-from vmcheck.header import DumpHeader
-from vmcheck.ranges import EMPTY
 
 LOADS = [ram(0x1000, 0x4000, pages("ab")), ram(0x8000, 0x10000, pages("cd") + bytes(4096))]
 NOTES = [RawNote("QEMU", 0, bytes(8)), RawNote("LINUX", 0x700, bytes(16))]

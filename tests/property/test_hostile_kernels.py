@@ -8,7 +8,6 @@ hang or greed fails a test here and does not end the tests.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,17 +17,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fixtures.capture import Capture, captures
-from tests.kernels import EARLY, HAS_MEM_MAP, ONLINE, PAGE_OFFSET, PRESENT, Machine, healthy, note, words
-from vmcheck import examine
+from tests.fuzz.readers import Corrupted, machine_with_everything
+from tests.kernels import PAGE_OFFSET, Machine, words
 from vmcheck.check import Report, check
 from vmcheck.errors import VmcheckError
-from vmcheck.formats import Dump, Memory, open_dump
-from vmcheck.header import DumpHeader
-from vmcheck.isolation import run_isolated
-from vmcheck.kernel import read_topology
+from vmcheck.facts.case import Case
+from vmcheck.facts.header import DumpHeader
+from vmcheck.formats import Dump, open_dump
+from vmcheck.operations import examine
+from vmcheck.operations.examine import read_kernel
+from vmcheck.operations.isolation import run_isolated
 from vmcheck.report import terminal
 from vmcheck.report.document import to_json
-from vmcheck.rules import Case
 
 SECONDS = 30.0
 SPACE = 4 << 30
@@ -44,19 +44,6 @@ def sound(report: Report) -> int:
 
 
 # Kernels laid out by hand.
-
-SECTIONS = {n: PRESENT | HAS_MEM_MAP | ONLINE | EARLY for n in range(8)}
-
-
-def machine_with_everything() -> Machine:
-    """With a hot-added section that no header describes, and a CPU that no note is of."""
-    machine = healthy(ram=SECTIONS | {32: PRESENT | HAS_MEM_MAP | ONLINE})
-    machine.place(words(0b111), "__cpu_online_mask")
-    offset = machine.word(machine.symbols["__per_cpu_offset"] + 16)
-    machine.put((machine.word(machine.symbols["crash_notes"]) + offset) % 2**64, note(2))
-    machine.place(words(machine.place(words(1, 0, 100, 0x1000, 4096) + bytes(512))), "kexec_crash_image")
-    return machine
-
 
 MACHINE = machine_with_everything()
 INTERESTING = [
@@ -86,7 +73,7 @@ def machine_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[DumpHeader,
     directory = tmp_path_factory.mktemp("machine")
     header, symbols = MACHINE.header(directory), MACHINE.symbol_file(directory)
     # Once here, so that not every child has to import what is imported late.
-    assert sound(check(Case(header, read_topology(header, MACHINE, symbols)))) > 100
+    assert sound(check(Case(header, read_kernel(header, MACHINE, symbols)))) > 100
     return header, symbols
 
 
@@ -103,7 +90,7 @@ def test_any_change_to_a_small_kernels_memory_is_survived(
         changed.memory[place : place + len(data)] = data
 
     def work() -> int:
-        return sound(check(Case(header, read_topology(header, changed, symbols))))
+        return sound(check(Case(header, read_kernel(header, changed, symbols))))
 
     assert run_isolated(work, SECONDS, SPACE) > 100
 
@@ -131,7 +118,7 @@ def test_any_change_to_a_kernels_types_is_survived(
     symbols = changed.symbol_file(tmp_path)
 
     def work() -> int:
-        return sound(check(Case(header, read_topology(header, changed, symbols))))
+        return sound(check(Case(header, read_kernel(header, changed, symbols))))
 
     assert run_isolated(work, SECONDS, SPACE) > 100
 
@@ -151,31 +138,12 @@ REAL = [
 every_capture = pytest.mark.parametrize("capture", REAL, ids=lambda capture: capture.name.split("-")[0])
 
 
-class Corrupted:
-    """A dump's memory with other bytes at some physical addresses. It remembers what is read."""
-
-    def __init__(self, memory: Memory, edits: Mapping[int, bytes]) -> None:
-        self._memory = memory
-        self._edits = edits
-        self.reads: list[tuple[int, int]] = []
-
-    def read(self, address: int, size: int) -> bytes:
-        data = bytearray(self._memory.read(address, size))
-        self.reads.append((address, size))
-        for place, new in self._edits.items():
-            if address - len(new) < place < address + size:
-                begin = max(place - address, 0)
-                piece = new[max(address - place, 0) : address + size - place]
-                data[begin : begin + len(piece)] = piece
-        return bytes(data)
-
-
 @cache
 def opened(capture: Capture) -> tuple[Dump, list[tuple[int, int]]]:
     """The dump, and every read that a check of it does."""
     dump = open_dump([capture.vmcore])
     memory = Corrupted(dump.memory, {})
-    assert sound(check(Case(dump.header, read_topology(dump.header, memory, capture.symbols)))) > 100
+    assert sound(check(Case(dump.header, read_kernel(dump.header, memory, capture.symbols)))) > 100
     return dump, sorted(set(memory.reads))
 
 
@@ -209,7 +177,7 @@ def test_any_change_to_a_real_kernels_memory_is_survived(capture: Capture, data:
     edits = data.draw(st.dictionaries(place, odd, min_size=1, max_size=8))
 
     def work() -> int:
-        topology = read_topology(dump.header, Corrupted(dump.memory, edits), capture.symbols)
+        topology = read_kernel(dump.header, Corrupted(dump.memory, edits), capture.symbols)
         return sound(check(Case(dump.header, topology)))
 
     assert run_isolated(work, SECONDS, SPACE) > 100

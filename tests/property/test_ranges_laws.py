@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmcheck.ranges import EMPTY, RangeSet
+from vmcheck.facts.ranges import EMPTY, RangeSet
 
 END = 40
 """Addresses are below this, so that ranges touch and overlap often."""

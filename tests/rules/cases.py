@@ -7,13 +7,14 @@ from dataclasses import replace
 from typing import TypeVar
 
 from tests.builders import DIRECT_MAP, GiB, MiB
-from vmcheck.exclusions import LOW_MEMORY, Exclusion
-from vmcheck.findings import Finding, Outcome, State
-from vmcheck.header import CpuNote, DumpHeader, Format, Producer, Segment, Segments
-from vmcheck.ranges import EMPTY, RangeSet
-from vmcheck.rules import Case, rules
-from vmcheck.topology import (
+from vmcheck.facts.case import Case
+from vmcheck.facts.exclusions import LOW_MEMORY, Exclusion
+from vmcheck.facts.findings import Finding, Outcome, State
+from vmcheck.facts.header import CpuNote, DumpHeader, Format, Producer, Segment, Segments
+from vmcheck.facts.ranges import EMPTY, RangeSet
+from vmcheck.facts.topology import (
     Blocks,
+    KernelData,
     MemoryAccount,
     Resources,
     SavedNote,
@@ -22,6 +23,7 @@ from vmcheck.topology import (
     Topology,
     Unknown,
 )
+from vmcheck.rules import rules
 
 SECTION = 128 * MiB
 RAM = RangeSet([(0, 1 * GiB)])
@@ -34,8 +36,8 @@ VMCOREINFO = f"OSRELEASE={RELEASE}\nBUILD-ID={BUILD_ID}\nPAGESIZE=4096\nNUMBER(p
 
 
 def registers(cpu: int) -> bytes:
-    """What crash_save_cpu() would write: no two CPUs' alike."""
-    return f"elf_prstatus of CPU {cpu}".encode()
+    """What crash_save_cpu() would write: no two CPUs' alike in more than a few bytes."""
+    return f"elf_prstatus of CPU {cpu}: ".encode() + bytes((7 * cpu + 11 * n) % 250 + 1 for n in range(64))
 
 
 def notes(*cpus: int) -> tuple[CpuNote, ...]:
@@ -110,6 +112,7 @@ def kernel(ram: RangeSet = RAM, hot_added: RangeSet = EMPTY, offline: RangeSet =
         crash_image=None,
         page_offset=PAGE_OFFSET,
         filtered_slab=SlabSample(0, EMPTY),
+        kernel_data=KernelData(),
     )
 
 

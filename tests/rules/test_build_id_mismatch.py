@@ -4,8 +4,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tests.rules.cases import DUMP, KERNEL, clean, findings, inapplicable, outcome, skipped
-from vmcheck.findings import Finding, Severity
-from vmcheck.topology import Unknown
+from vmcheck.facts.findings import Finding, Severity
+from vmcheck.facts.topology import Unknown
 
 
 def test_symbols_of_another_kernel_are_wrong() -> None:

@@ -12,10 +12,10 @@ import pytest
 
 from fixtures.capture import captures
 from tests.builders import GiB, MiB, RawNote, patched, ram
-from tests.kernels import EARLY, HAS_MEM_MAP, ONLINE, PRESENT, Machine, healthy, words
+from tests.kernels import EARLY, HAS_MEM_MAP, IMAGE, ONLINE, PRESENT, Machine, healthy, words
 from vmcheck.check import Report
-from vmcheck.examine import examine
-from vmcheck.findings import State
+from vmcheck.facts.findings import State
+from vmcheck.operations.examine import examine
 from vmcheck.rules import rules
 
 AT_BOOT = dict.fromkeys(range(8), PRESENT | HAS_MEM_MAP | ONLINE | EARLY)
@@ -138,15 +138,17 @@ def symbols_of_another_kernel() -> Built:
     return built
 
 
-def slab_left_out() -> Built:
+def text_left_out() -> Built:
     built = Built()
-    machine = built.machine
-    structs = machine.place(words(1 << 7, *[0] * 7) * 64, align=4096)
-    roots = int(machine.vmcoreinfo["SYMBOL(mem_section)"], 16)
-    # The struct pages of the 64 pages from 64 MiB on, where a segment begins that is not stored.
-    machine.put(machine.word(roots), words(structs - (64 * MiB // 4096) * 64 | 0xD))
-    end = -(-len(machine.memory) // 4096) * 4096
-    built.loads = [ram(end, 32 * MiB, bytes(32 * MiB - end)), ram(64 * MiB, GiB)]
+    built.machine.symbols |= {"_stext": IMAGE + 64 * MiB, "_etext": IMAGE + 65 * MiB}
+    return built
+
+
+def dumped_by_qemu_in_the_capture_kernel() -> Built:
+    built = Built()
+    # pr_pid is 100 more; QEMU's are 1 and 2.
+    built.cpus = (-99, -98)
+    built.options = {"notes": [RawNote("QEMU", 0, bytes(440))] * 2}
     return built
 
 
@@ -161,9 +163,10 @@ BUILT: dict[str, Callable[[], Built]] = {
     "disagreeing-accounts": blocks_online_where_no_section_is,
     "doubled-vmcoreinfo": two_vmcoreinfos,
     "incomplete-flag": out_of_space,
-    "kernel-data-filtered": slab_left_out,
+    "kernel-data-filtered": text_left_out,
     "missing-vmcoreinfo": notes_cut_before_vmcoreinfo,
     "note-without-cpu": note_of_nobody,
+    "notes-of-capture-kernel": dumped_by_qemu_in_the_capture_kernel,
     "notes-shifted": note_missing,
     "overlapping-segments": segments_that_overlap,
     "segment-addresses": segment_off_the_direct_map,
@@ -171,7 +174,9 @@ BUILT: dict[str, Callable[[], Built]] = {
     "undescribed-boot-ram": boot_memory_left_out,
     "undescribed-ram": hot_added,
 }
-ASKED_ELSEWHERE = {"no-crash-kernel", "undescribed-undated-ram"}
+ABOUT_PAGES = {"capture-interrupted", "changed-while-read", "damaged-pages", "split-part-missing"}
+"""Of compressed dumps, and of a file that changes: tests/unit/test_body.py breaks dumps that trip them."""
+ASKED_ELSEWHERE = {"no-crash-kernel", "undescribed-undated-ram"} | ABOUT_PAGES
 """Asked of a live kernel, and where a recorded topology stands in: their own tests trip them."""
 
 
@@ -196,8 +201,10 @@ def test_a_built_dump_trips_the_rule(rule: str, tmp_path: Path) -> None:
 
 def test_a_whole_dump_is_clean(tmp_path: Path) -> None:
     found = states(whole().report(tmp_path))
-    assert {rule for rule, state in found.items() if state is not State.CLEAN} <= ASKED_ELSEWHERE
-    assert {rule for rule, state in found.items() if state is State.CLEAN} >= BUILT.keys()
+    # A hypervisor alone takes the registers of a capture kernel.
+    others = ASKED_ELSEWHERE | {"notes-of-capture-kernel"}
+    assert {rule for rule, state in found.items() if state is not State.CLEAN} <= others
+    assert {rule for rule, state in found.items() if state is State.CLEAN} >= BUILT.keys() - others
 
 
 def test_every_rule_is_tripped_by_some_dump() -> None:
@@ -220,13 +227,17 @@ def test_some_capture_is_whole() -> None:
     ]
 
 
+PARTS = ["What it means", "Why it matters", "What to do", "How it is decided"]
+
+
 @pytest.mark.parametrize("rule", rules())
-def test_a_rule_says_what_it_looks_for_in_a_line_and_what_it_means_in_a_text(rule: str) -> None:
-    told = rules()[rule]
-    assert told.title.endswith(".")
-    assert len(told.title) <= 100
-    assert len(told.text.split()) >= 15, "what it means and what to do, for a person who meets it"
-    assert told.text.rstrip().endswith((".", "``"))
+def test_a_rule_has_a_title_of_one_line_and_a_text_of_four_parts(rule: str) -> None:
+    described = rules()[rule]
+    assert described.title.endswith(".")
+    assert len(described.title) <= 100
+    paragraphs = described.text.strip().split("\n\n")
+    assert [paragraph.partition(":")[0] for paragraph in paragraphs] == PARTS
+    assert all(paragraph.endswith(".") for paragraph in paragraphs)
 
 
 def test_a_rule_is_in_a_file_of_its_name() -> None:

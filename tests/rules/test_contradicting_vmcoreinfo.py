@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from tests.rules.cases import COMPRESSED, DUMP, FROM_QEMU, VMCOREINFO, clean, findings, inapplicable, outcome
-from vmcheck.findings import Finding, Severity
-from vmcheck.header import DumpHeader
+from vmcheck.facts.findings import Finding, Severity
+from vmcheck.facts.header import DumpHeader
 
 RULE = "contradicting-vmcoreinfo"
 

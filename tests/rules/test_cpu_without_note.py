@@ -4,8 +4,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tests.rules.cases import DUMP, KERNEL, UNREAD, clean, findings, notes, outcome, saved, skipped
-from vmcheck.findings import Finding, Severity
-from vmcheck.topology import SavedNote
+from vmcheck.facts.findings import Finding, Severity
+from vmcheck.facts.topology import SavedNote
 
 RULE = "cpu-without-note"
 

@@ -19,10 +19,11 @@ from tests.rules.cases import (
     kernel,
     outcome,
     resources,
+    sections,
     skipped,
 )
-from vmcheck.findings import Finding, Severity
-from vmcheck.ranges import RangeSet
+from vmcheck.facts.findings import Finding, Severity, State
+from vmcheck.facts.ranges import EMPTY, RangeSet
 
 RULE = "described-without-ram"
 REMOVED = RangeSet([(4 * GiB, 5 * GiB)])
@@ -45,10 +46,27 @@ def test_memory_removed_after_the_load_is_a_phantom() -> None:
 
 
 def test_a_section_that_outlived_its_memory_is_told() -> None:
-    being_removed = replace(kernel(RAM, hot_added=REMOVED), resources=resources(RAM))
+    being_removed = replace(kernel(RAM, hot_added=REMOVED, offline=REMOVED), resources=resources(RAM))
     assert findings(RULE, STALE, being_removed) == [
         phantom(REMOVED, "no System RAM resource is there", "a section is still present there")
     ]
+
+
+def test_an_online_section_without_a_resource_is_no_proof_that_memory_was_removed() -> None:
+    """A resource tree that one damaged pointer cuts short looks whole."""
+    cut = replace(kernel(RAM, hot_added=REMOVED), resources=resources(RAM))
+    assert outcome(RULE, STALE, cut) == skipped(
+        RULE, "mem_section has memory online where iomem_resource has none"
+    )
+
+
+def test_sections_that_were_not_read_whole_prove_nothing_where_resources_were_not_either() -> None:
+    blind = replace(
+        KERNEL,
+        resources=cut_short(resources(RangeSet([(0, 64 * MiB)]))),
+        sections=cut_short(sections(EMPTY, EMPTY, EMPTY)),
+    )
+    assert outcome(RULE, STALE, blind).state is State.SKIPPED
 
 
 def test_memory_that_is_offline_is_no_phantom() -> None:

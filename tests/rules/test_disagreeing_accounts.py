@@ -17,8 +17,8 @@ from tests.rules.cases import (
     outcome,
     skipped,
 )
-from vmcheck.findings import Finding, Severity
-from vmcheck.ranges import RangeSet
+from vmcheck.facts.findings import Finding, Severity
+from vmcheck.facts.ranges import RangeSet
 
 RULE = "disagreeing-accounts"
 DIMM = RangeSet([(4 * GiB, 5 * GiB)])
@@ -46,7 +46,12 @@ def test_blocks_online_in_no_section_are_told() -> None:
 def test_memory_online_in_no_resource_is_told() -> None:
     torn = replace(MORE, resources=KERNEL.resources)
     assert findings(RULE, DUMP, torn) == [
-        notice("sections and blocks are online where no System RAM resource is")
+        Finding(
+            Severity.WRONG,
+            "mem_section and the memory blocks have memory online where iomem_resource has no System RAM",
+            ranges=DIMM,
+            evidence=("two accounts against one: the resource tree in the dump is damaged or cut short",),
+        )
     ]
 
 

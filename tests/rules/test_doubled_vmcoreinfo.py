@@ -4,7 +4,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tests.rules.cases import DUMP, clean, findings, inapplicable, outcome
-from vmcheck.findings import Finding, Severity
+from vmcheck.facts.findings import Finding, Severity
 
 RULE = "doubled-vmcoreinfo"
 

@@ -7,9 +7,9 @@ import pytest
 
 from tests.builders import MiB
 from tests.rules.cases import COMPRESSED, DUMP, clean, findings, outcome
-from vmcheck.findings import Finding, Severity
-from vmcheck.header import DumpHeader
-from vmcheck.ranges import RangeSet
+from vmcheck.facts.findings import Finding, Severity
+from vmcheck.facts.header import DumpHeader
+from vmcheck.facts.ranges import RangeSet
 
 RULE = "incomplete-flag"
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tests.builders import MiB
-from tests.rules.cases import DUMP, HEALTHY, KERNEL, clean, findings, outcome, skipped
-from vmcheck.findings import Finding, Severity
-from vmcheck.ranges import RangeSet
-from vmcheck.topology import Fault, SlabSample, Unknown
+from tests.rules.cases import COMPRESSED, DUMP, HEALTHY, KERNEL, clean, findings, outcome, skipped
+from vmcheck.facts.body import Body
+from vmcheck.facts.case import Case
+from vmcheck.facts.findings import Finding, Severity
+from vmcheck.facts.ranges import RangeSet
+from vmcheck.facts.topology import Fault, KernelData, KernelPart, SlabSample, Unknown
+from vmcheck.rules import rules
 
 RULE = "kernel-data-filtered"
 LEFT_OUT = RangeSet([(64 * MiB, 65 * MiB)])
@@ -60,3 +63,36 @@ def test_free_pages_may_be_filtered() -> None:
 def test_unread_struct_pages_are_skipped() -> None:
     kernel = replace(KERNEL, filtered_slab=Unknown("struct page: lost"))
     assert outcome(RULE, FILTERED, kernel) == skipped(RULE, "struct page: lost")
+
+
+def test_one_filtered_page_of_the_kernels_bss_is_lost() -> None:
+    data = KernelData(
+        (KernelPart("kernel bss", 1 * MiB, SLAB), KernelPart("kernel text", 1 * MiB, RangeSet()))
+    )
+    assert findings(RULE, FILTERED, replace(KERNEL, kernel_data=data)) == [
+        Finding(
+            Severity.LOST,
+            SUMMARY,
+            ranges=SLAB,
+            evidence=("kernel bss: 4.0 KiB of 1.0 MiB are not stored",),
+        )
+    ]
+
+
+def test_a_part_that_could_not_be_looked_for_is_skipped() -> None:
+    kernel = replace(KERNEL, kernel_data=KernelData(unread=("no symbols name the kernel's text",)))
+    assert outcome(RULE, FILTERED, kernel) == skipped(RULE, "no symbols name the kernel's text")
+
+
+def test_of_a_distilled_dump_the_pages_that_it_lacks_say_nothing() -> None:
+    kernel = replace(KERNEL, kernel_data=KernelData(unread=("a page table was not kept by distill",)))
+    assert rules()[RULE].outcome(Case(FILTERED, kernel, Body(distilled=True))) == clean(RULE)
+
+
+def test_a_page_that_makedumpfiles_elf_left_out_may_be_one_of_zeros() -> None:
+    fault = Fault("crash_notes", 64 * MiB, "filtered: makedumpfile left it out")
+    kernel = replace(KERNEL, faults=(fault,))
+    why = "crash_notes: filtered: makedumpfile left it out; or it is a page of zeros"
+    assert outcome(RULE, FILTERED, kernel) == skipped(RULE, why)
+    compressed = replace(COMPRESSED, stored=FILTERED.stored)
+    assert [finding.ranges for finding in findings(RULE, compressed, kernel)] == [SLAB]

@@ -4,9 +4,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tests.rules.cases import DUMP, KERNEL, findings, outcome
-from vmcheck.findings import Finding, Severity, State
-from vmcheck.header import Producer
-from vmcheck.topology import CrashImage
+from vmcheck.facts.findings import Finding, Severity, State
+from vmcheck.facts.header import Producer
+from vmcheck.facts.topology import CrashImage
 
 RULE = "no-crash-kernel"
 LOADED = replace(DUMP, producer=Producer.LOADED)
@@ -26,7 +26,7 @@ def test_a_kernel_without_a_crash_kernel_would_leave_no_dump() -> None:
     ]
 
 
-def test_a_kernel_without_a_reservation_is_told_apart() -> None:
+def test_a_kernel_without_a_reservation_is_several_nodes() -> None:
     [finding] = findings(RULE, LOADED, replace(KERNEL, crash_image=None, crash_reserved=0))
     assert finding.summary == (
         "no memory is reserved for a crash kernel: a crash now would leave no dump at all"

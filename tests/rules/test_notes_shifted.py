@@ -4,7 +4,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tests.rules.cases import DUMP, KERNEL, UNREAD, clean, findings, notes, outcome, saved, skipped
-from vmcheck.findings import Finding, Severity
+from vmcheck.facts.findings import Finding, Severity
 
 RULE = "notes-shifted"
 FOUR_CPUS = replace(KERNEL, saved_notes=saved(0, 1, 2, 3))

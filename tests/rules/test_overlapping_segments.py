@@ -5,10 +5,13 @@ from dataclasses import replace
 
 from tests.builders import MiB
 from tests.rules.cases import COMPRESSED, DUMP, PAGE_OFFSET, clean, findings, inapplicable, outcome
-from vmcheck.findings import Finding, Severity
-from vmcheck.header import DumpHeader, Segment, Segments
-from vmcheck.ranges import RangeSet
-from vmcheck.rules.segment_addresses import START_KERNEL_MAP
+from vmcheck.facts.findings import Finding, Severity
+from vmcheck.facts.header import DumpHeader, Segment, Segments
+from vmcheck.facts.machine import named
+from vmcheck.facts.ranges import RangeSet
+
+IMAGE_BASE = named("x86_64").image_base or 0
+
 
 RULE = "overlapping-segments"
 
@@ -25,7 +28,7 @@ def with_segments(*segments: tuple[int, int, int]) -> DumpHeader:
 
 
 TWO = [(PAGE_OFFSET, 1 * MiB, 8 * MiB), (PAGE_OFFSET, 16 * MiB, 64 * MiB)]
-TEXT = (START_KERNEL_MAP, 32 * MiB, 48 * MiB)
+TEXT = (IMAGE_BASE, 32 * MiB, 48 * MiB)
 
 
 def overlap(ranges: RangeSet, *evidence: str) -> Finding:

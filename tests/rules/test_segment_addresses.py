@@ -19,11 +19,14 @@ from tests.rules.cases import (
     outcome,
     skipped,
 )
-from vmcheck.findings import Finding, Severity
-from vmcheck.header import DumpHeader, Segment, Segments
-from vmcheck.ranges import RangeSet
-from vmcheck.rules.segment_addresses import START_KERNEL_MAP
-from vmcheck.topology import Unknown
+from vmcheck.facts.findings import Finding, Severity
+from vmcheck.facts.header import DumpHeader, Segment, Segments
+from vmcheck.facts.machine import named
+from vmcheck.facts.ranges import RangeSet
+from vmcheck.facts.topology import Unknown
+
+IMAGE_BASE = named("x86_64").image_base or 0
+
 
 RULE = "segment-addresses"
 PHYS_BASE = 16 * MiB
@@ -38,7 +41,7 @@ def with_segments(*segments: tuple[int, int]) -> DumpHeader:
     )
 
 
-RIGHT = [(PAGE_OFFSET + 1 * MiB, 1 * MiB), (START_KERNEL_MAP, PHYS_BASE), (2**64 - 1, 4096 * MiB)]
+RIGHT = [(PAGE_OFFSET + 1 * MiB, 1 * MiB), (IMAGE_BASE, PHYS_BASE), (2**64 - 1, 4096 * MiB)]
 
 
 def test_a_segment_off_the_direct_map_is_wrong() -> None:

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from tests.builders import MiB
 from tests.rules.cases import DUMP, clean, findings, outcome
-from vmcheck.findings import Finding, Severity
-from vmcheck.ranges import EMPTY, RangeSet
+from vmcheck.facts.findings import Finding, Severity
+from vmcheck.facts.ranges import EMPTY, RangeSet
 
 RULE = "truncated-file"
 

@@ -20,8 +20,8 @@ from tests.rules.cases import (
     resources,
     skipped,
 )
-from vmcheck.findings import Finding, Severity
-from vmcheck.ranges import RangeSet
+from vmcheck.facts.findings import Finding, Severity
+from vmcheck.facts.ranges import RangeSet
 
 RULE = "undescribed-boot-ram"
 HOLE = RangeSet([(768 * MiB, 769 * MiB)])

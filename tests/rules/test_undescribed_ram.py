@@ -12,6 +12,7 @@ from tests.rules.cases import (
     HEALTHY,
     KERNEL,
     RAM,
+    SECTION,
     UNREAD,
     clean,
     cut_short,
@@ -23,9 +24,10 @@ from tests.rules.cases import (
     sections,
     skipped,
 )
-from vmcheck.findings import Finding, Severity
-from vmcheck.header import DumpHeader
-from vmcheck.ranges import EMPTY, RangeSet
+from vmcheck.facts.findings import Finding, Severity
+from vmcheck.facts.header import DumpHeader
+from vmcheck.facts.ranges import EMPTY, RangeSet
+from vmcheck.facts.topology import Sections
 
 RULE = "undescribed-ram"
 DIMM = RangeSet([(4 * GiB, 5 * GiB)])
@@ -65,9 +67,19 @@ def test_filtered_memory_is_not_missing() -> None:
     assert outcome(RULE, filtered, GREW) == clean(RULE)
 
 
-def test_memory_that_is_online_and_no_system_ram_is_not_lost() -> None:
-    not_ram = replace(GREW, resources=resources(RAM))
-    assert outcome(RULE, DUMP, not_ram) == clean(RULE)
+def test_memory_that_is_online_and_no_system_ram_is_not_clean() -> None:
+    """One damaged pointer ends the resource tree early, and nothing in the tree says so."""
+    cut = replace(GREW, resources=resources(RAM))
+    assert outcome(RULE, DUMP, cut) == skipped(
+        RULE, "mem_section has memory online where iomem_resource has none, and no header describes it"
+    )
+
+
+def test_memory_that_the_blocks_have_online_and_the_sections_have_not_is_missing() -> None:
+    """Two accounts against one: the flags of mem_section may be others than we know."""
+    assert isinstance(GREW.sections, Sections)
+    shifted = replace(GREW, sections=sections(GREW.sections.present, RAM, RAM.aligned_outward(SECTION)))
+    assert findings(RULE, DUMP, shifted) == [lost(DIMM)]
 
 
 def test_where_resources_were_lost_whole_sections_are_compared() -> None:

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 from tests.builders import GiB
 from tests.rules.cases import DUMP, KERNEL, clean, cut_short, kernel, outcome
-from vmcheck.findings import Finding, Severity, State
-from vmcheck.ranges import RangeSet
-from vmcheck.topology import Resources, Topology, Unknown
+from vmcheck.facts.findings import Finding, Severity, State
+from vmcheck.facts.ranges import RangeSet
+from vmcheck.facts.topology import Resources, Sections, Topology, Unknown
 
 RULE = "undescribed-undated-ram"
 ADDED = RangeSet([(4 * GiB, 5 * GiB)])
@@ -24,9 +24,20 @@ def test_memory_of_unknown_age_is_lost_all_the_same() -> None:
             Severity.LOST,
             "memory is in no part of the dump; nothing tells whether it was there at boot",
             ranges=ADDED,
-            evidence=("online System RAM by iomem_resource, and nothing describes it",),
+            evidence=(
+                "online System RAM by iomem_resource, and nothing describes it",
+                "/proc and /sys do not show it",
+            ),
         ),
     )
+
+
+def test_a_kernel_without_the_early_flag_has_memory_of_unknown_age() -> None:
+    """Before v5.3 there is no SECTION_IS_EARLY."""
+    old = kernel(hot_added=ADDED)
+    assert isinstance(old.sections, Sections)
+    old = replace(old, sections=replace(old.sections, early=Unknown("no section has SECTION_IS_EARLY")))
+    assert [finding.ranges for finding in outcome(RULE, DUMP, old).findings] == [ADDED]
 
 
 def test_a_header_that_describes_it_all_is_clean() -> None:

@@ -19,8 +19,9 @@ import pytest
 import vmcheck.cli
 from tests import reports
 from vmcheck.check import Report
-from vmcheck.diagnose import explanations
+from vmcheck.diagnosis.explanation import explanations
 from vmcheck.errors import UnreadableFile
+from vmcheck.operations.outputs import replacing
 from vmcheck.rules import rules
 
 Run = Callable[..., tuple[int, str, str]]
@@ -31,16 +32,19 @@ def run(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[byte
     """``run(*arguments, report=...)``: vmcheck where every dump has this report; (status, stdout, stderr)."""
 
     def run(*arguments: str, report: Report | BaseException = reports.WHOLE) -> tuple[int, str, str]:
-        def examine(
-            paths: Sequence[str], symbols: str | None = None, progress: object = None, **others: object
-        ) -> Report:
-            if isinstance(report, BaseException):
-                raise report
-            return report
+        class Examination(contextlib.nullcontext["Examination"]):
+            def __init__(self, paths: Sequence[str], *_: object) -> None:
+                super().__init__(self)
 
-        examining = types.ModuleType("vmcheck.examine")
-        examining.examine = examine  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "vmcheck.examine", examining)
+            def report(self, *_: object) -> Report:
+                if isinstance(report, BaseException):
+                    raise report
+                return report
+
+        examining = types.ModuleType("vmcheck.operations.examine")
+        examining.Examination = Examination  # type: ignore[attr-defined]
+        examining.examine = lambda *_, **__: Examination([]).report()  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "vmcheck.operations.examine", examining)
         monkeypatch.setattr(sys, "argv", ["vmcheck", *arguments])
         with pytest.raises(SystemExit) as exit:
             vmcheck.cli.main()
@@ -69,7 +73,8 @@ def test_the_report_goes_to_stdout_and_nothing_to_stderr(run: Run) -> None:
     status, out, err = run("check", "vmcore", report=reports.ADDED)
     assert (status, out.split("\n")[0], err) == (
         1,
-        "INCOMPLETE: 128 MiB of 639 MiB RAM and the registers of CPU 2 are not in this dump",
+        "INCOMPLETE: 128 MiB of 639 MiB RAM is missing, "
+        "and CPU 2 has no register note (its registers are still in memory)",
         "",
     )
 
@@ -219,13 +224,17 @@ def in_terminal(arguments: Sequence[str], environment: dict[str, str], columns: 
 
 
 CHECK = """
-import sys, time, types
+import contextlib, sys, time, types
 from tests import reports
-def examine(paths, symbols=None, progress=None, **others):
-    progress("asking the crashed kernel")
-    time.sleep({seconds})
-    return reports.ADDED
-sys.modules["vmcheck.examine"] = types.SimpleNamespace(examine=examine)
+class Examination(contextlib.nullcontext):
+    def __init__(self, paths, symbols=None, progress=None, budget=None):
+        super().__init__(self)
+        progress("asking the crashed kernel")
+        time.sleep({seconds})
+        progress("asking the crashed kernel")
+    def report(self, *others):
+        return reports.ADDED
+sys.modules["vmcheck.operations.examine"] = types.SimpleNamespace(Examination=Examination)
 sys.argv = ["vmcheck", "check", "vmcore"]
 import vmcheck.cli
 vmcheck.cli.main()
@@ -266,12 +275,21 @@ def test_progress_is_told_after_a_second_and_wiped_away() -> None:
 def test_explain_lists_every_rule_cause_and_regime(run: Run) -> None:
     status, out, _ = run("explain")
     assert status == 0
-    assert [line.split()[0] for line in out.splitlines()] == list({**rules(), **explanations()})
+    listed = [tuple(line.split(maxsplit=1)) for line in out.splitlines()]
+    expected = [(each.name, each.title) for each in rules().values()]
+    expected += [(each.name, each.title) for each in explanations().values()]
+    assert sorted(listed) == sorted(expected)
 
 
 def test_explain_tells_what_a_rule_means(run: Run) -> None:
     told = rules()["undescribed-ram"]
     assert run("explain", "undescribed-ram")[1] == f"undescribed-ram\n\n{told.title}\n\n{told.text}\n"
+
+
+def test_explain_shows_a_rule_and_the_cause_of_its_name(run: Run) -> None:
+    told = run("explain", "no-crash-kernel")[1]
+    assert rules()["no-crash-kernel"].text in told
+    assert explanations()["no-crash-kernel"].text in told
 
 
 def test_a_misspelt_rule_gets_a_suggestion(run: Run) -> None:
@@ -289,12 +307,13 @@ def test_a_failed_distill_leaves_neither_the_output_nor_a_piece_of_it(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def distill(paths: Sequence[str], output: str, *_: object, **__: object) -> None:
-        Path(output).write_text("half")
-        raise UnreadableFile("vmcore: ends early")
+        with replacing(output) as file:
+            file.write(b"half")
+            raise UnreadableFile("vmcore: ends early")
 
-    distilling = types.ModuleType("vmcheck.distill")
+    distilling = types.ModuleType("vmcheck.operations.distill")
     distilling.distill = distill  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "vmcheck.distill", distilling)
+    monkeypatch.setitem(sys.modules, "vmcheck.operations.distill", distilling)
     (tmp_path / "small").write_text("the one before")
     assert run("distill", "vmcore", "-o", f"{tmp_path}/small") == (3, "", "vmcheck: vmcore: ends early\n")
     assert [path.read_text() for path in tmp_path.iterdir()] == ["the one before"]
@@ -308,12 +327,12 @@ def test_expect_is_silent_about_nothing_and_exits_with_the_comparison(run: Run, 
     assert (status, out.split("\n")[0]) == (1, "verdict: expected complete, found misleading")
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{", b'{"a": "\xff"}', b"vmcore"])
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b'{"a": "\xff"}', b"vmcore", b'{"a":' + b"[" * 99_999])
 def test_an_expectation_that_is_no_report_is_one_line(run: Run, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "expected").write_bytes(content)
     status, out, err = run("expect", "vmcore", f"{tmp_path}/expected")
     assert (status, out, err.count("\n")) == (3, "", 1)
-    assert "not a report as 'vmcheck check --json' writes it" in err
+    assert "not a report of 'vmcheck check --json'" in err
 
 
 def test_an_expectation_that_is_not_there_is_one_line(run: Run, tmp_path: Path) -> None:

@@ -18,10 +18,10 @@ import pytest
 
 from fixtures.capture import captures
 from vmcheck.check import Report
-from vmcheck.diagnosis import Certainty, Conclusion, Diagnosis
-from vmcheck.examine import examine
-from vmcheck.header import Producer
-from vmcheck.topology import Loss, LostPages, PageKind
+from vmcheck.facts.diagnosis import Certainty, Conclusion, Diagnosis
+from vmcheck.facts.header import Producer
+from vmcheck.facts.topology import Loss, LostPages, PageKind
+from vmcheck.operations.examine import examine
 
 
 @dataclass(frozen=True)

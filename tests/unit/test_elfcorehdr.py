@@ -10,9 +10,9 @@ import pytest
 
 from tests.builders import MiB
 from vmcheck.errors import PageNotStored, UnreadableFile
+from vmcheck.facts.header import CpuNote, Producer, unwritten_registers
+from vmcheck.facts.ranges import RangeSet
 from vmcheck.formats import elfcorehdr
-from vmcheck.header import CpuNote, Producer, unwritten_registers
-from vmcheck.ranges import RangeSet
 
 HEADER_AT = 0x0F00_0000
 KERNEL_AT = 0x0E00_0000

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,9 +24,9 @@ from tests.builders import (
     write,
 )
 from vmcheck.errors import PageNotStored, UnreadableFile, UnsupportedFormat, VmcheckError
+from vmcheck.facts.header import DumpHeader
+from vmcheck.facts.ranges import EMPTY, RangeSet
 from vmcheck.formats import open_dump, read_header
-from vmcheck.header import DumpHeader
-from vmcheck.ranges import EMPTY, RangeSet
 
 LOADS = [ram(0x1000, 0x4000, pages("abc")), ram(0x10000, 0x20000, pages("de"))]
 STORED = RangeSet([(0x1000, 0x4000), (0x10000, 0x12000)])
@@ -208,7 +209,8 @@ class TestOtherFiles:
     def test_parts_of_two_dumps(self) -> None:
         other = split(2, loads=LOADS, timestamp=5)[1]
         assert (
-            unreadable(split(2, loads=LOADS)[0], other) == "vmcore.1: not a part of the same dump as vmcore"
+            unreadable(split(2, loads=LOADS)[0], other)
+            == "vmcore.1: not a part of the same dump as vmcore: tv_sec is 0x5, not 0x0"
         )
 
 
@@ -255,7 +257,7 @@ class TestElfThatLies:
         data = elf_vmcore(LOADS, extended_phnum=True)
         path = write(Path("vmcore"), patched(data, 64 + 3 * 56 + 44, b"\xff" * 4))
         os.truncate(path, 1 * TiB)
-        assert unreadable("vmcore") == ("vmcore: 4294967295 program headers, more than any dump's (4194304)")
+        assert unreadable("vmcore") == ("vmcore: 4294967295 program headers, more than any dump's (1048576)")
 
     def test_offset_that_no_file_has(self) -> None:
         assert unreadable(patched(ELF, FIRST_LOAD + 8, u64(2**64 - 1))) == (
@@ -323,7 +325,15 @@ class TestNotesThatLie:
         data = patched(data, 64 + 32, u64(1 << 31))
         path.write_bytes(data)
         os.truncate(path, 1 << 32)
-        assert read_header([path]).note_defects == ("VMCOREINFO has n_descsz 0x40000000, more than 0x100000",)
+        assert read_header([path]).note_defects[0] == "VMCOREINFO has n_descsz 0x40000000, more than 0x100000"
+
+    def test_zeros_where_a_note_should_be_are_a_defect(self) -> None:
+        """A torn page of notes: the notes behind it are not read."""
+        note = ELF.index(b"CORE\0") - 12
+        header = header_of(patched(ELF, note, bytes(12)))
+        assert header.cpu_notes == ()
+        assert len(header.note_defects) == 1
+        assert header.note_defects[0].startswith(f"PT_NOTE: no note at {note:#x}, and the end is ")
 
     def test_past_the_end_of_the_file(self) -> None:
         header = header_of(patched(ELF, 64 + 8, u64(1 * TiB)))
@@ -402,9 +412,24 @@ class TestKdumpThatLies:
                 dump.memory.read(0x3000, 8)
 
     def test_version(self) -> None:
-        assert unsupported(patched(KDUMP, 8, b"\x09\0\0\0")) == (
-            "vmcore: kdump-compressed with header_version 9; 1 to 6 are known"
+        assert unsupported(patched(KDUMP, 8, b"\x41\0\0\0")) == (
+            "vmcore: kdump-compressed with header_version 65; 1 to 6 are known"
         )
+
+    def test_a_newer_version_is_read_as_the_last_known_one(self) -> None:
+        known = header_of(KDUMP)
+        newer = header_of(patched(KDUMP, 8, b"\x07\0\0\0"))
+        remarks = ("header_version 7 is not known: it was read as 6",)
+        assert newer == replace(known, header_version=7, remarks=remarks)
+
+    def test_a_page_desc_that_points_into_the_table_is_damage(self) -> None:
+        place = self.END_OF_BITMAPS
+        data = patched(KDUMP, place, struct.pack("<Q", place + 25))
+        with open_dump([write(Path("vmcore"), data)]) as dump:
+            body = dump.memory.body()
+        assert body.damaged
+        assert "page_desc 0 of" in body.defects[0]
+        assert "points into the table itself" in body.defects[0]
 
     def test_block_size(self) -> None:
         assert unreadable(patched(KDUMP, 428, b"\x01\0\0\0")) == (
@@ -444,12 +469,12 @@ class TestKdumpThatLies:
         [
             (
                 struct.pack("<QIIQ", 0x5000, 0x1001, 0, 0),
-                "corrupt: its page_desc has size 0x1001, more than a page",
+                "damaged: its page_desc has size 0x1001, more than a page",
             ),
-            (struct.pack("<QIIQ", 0x5000, 0x800, 0, 0), "corrupt: 2048 bytes of a page of 4096"),
-            (struct.pack("<QIIQ", 0x5000, 0x1000, 3, 0), "corrupt: flags 0x3 name more than one compression"),
+            (struct.pack("<QIIQ", 0x5000, 0x800, 0, 0), "damaged: 2048 bytes of a page of 4096"),
+            (struct.pack("<QIIQ", 0x5000, 0x1000, 3, 0), "damaged: flags 0x3 name more than one compression"),
             (struct.pack("<QIIQ", 1 << 63, 0x1000, 0, 0), "past the end of the truncated file"),
-            (bytes(24), "not kept by distill"),
+            (bytes(24), "its page_desc is empty: never written, or damaged"),
         ],
     )
     def test_page_desc(self, descriptor: bytes, reason: str) -> None:
@@ -467,7 +492,7 @@ class TestKdumpThatLies:
         path = write(Path("vmcore"), patched(data, offset, b"\xff" * size))
         with (
             open_dump([path]) as dump,
-            pytest.raises(PageNotStored, match=r"^physical address 0x1000: corrupt: "),
+            pytest.raises(PageNotStored, match=r"^physical address 0x1000: damaged: "),
         ):
             dump.memory.read(0x1000, 8)
 
@@ -481,7 +506,7 @@ class TestKdumpThatLies:
         data = patched(data, self.END_OF_BITMAPS, struct.pack("<QII", self.END_OF_BITMAPS + 24, size, flags))
         with (
             open_dump([write(Path("vmcore"), data)]) as dump,
-            pytest.raises(PageNotStored, match=r"^physical address 0x1000: corrupt: "),
+            pytest.raises(PageNotStored, match=r"^physical address 0x1000: damaged: "),
         ):
             dump.memory.read(0x1000, 8)
 

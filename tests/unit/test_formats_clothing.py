@@ -24,9 +24,10 @@ from tests.builders import (
     write,
 )
 from vmcheck.errors import PageNotStored
+from vmcheck.facts.header import CpuNote, DumpHeader, Format, Note, Producer, Segment
+from vmcheck.facts.ranges import EMPTY, RangeSet
 from vmcheck.formats import Dump, open_dump, read_header
-from vmcheck.header import CpuNote, DumpHeader, Format, Note, Producer, Segment
-from vmcheck.ranges import EMPTY, RangeSet
+from vmcheck.formats.kdump import DISTILLED
 
 LOADS = [
     ram(0x1000, 0x9000, pages("abc")),
@@ -343,6 +344,26 @@ class TestHypervisor:
     def test_kdump_is_not_one(self, tmp_path: Path) -> None:
         assert header_of(tmp_path, elf_vmcore(LOADS, [1])).producer is Producer.KDUMP
 
+    @pytest.mark.parametrize(
+        ("pids", "notes", "producer"),
+        [
+            # One note named QEMU among those of kdump is no hypervisor's work.
+            ([0, 242], [RawNote("QEMU", 0, bytes(440))], Producer.KDUMP),
+            ([1, 2], [RawNote("QEMU", 0, bytes(440))], Producer.KDUMP),
+            ([0, 242], [RawNote("QEMU", 0, bytes(440))] * 2, Producer.KDUMP),
+            ([1, 2], [RawNote("QEMU", 0, bytes(440))] * 2, Producer.HYPERVISOR),
+            ([0], [RawNote("CORE", 3, bytes(136)), RawNote("CORE", 4, bytes(8392))], Producer.KCORE),
+            ([0], [RawNote("CORE", 3, bytes(136))], Producer.KDUMP),
+            ([0], [RawNote("VMCOREINFO_XEN", 0, b"A=1"), RawNote("Xen", 0x1000001, bytes(80))], Producer.XEN),
+            ([0], [RawNote("VMCOREINFO_XEN", 0, b"A=1")], Producer.KDUMP),
+        ],
+    )
+    def test_the_writer_is_known_by_more_than_one_note(
+        self, tmp_path: Path, pids: list[int], notes: list[RawNote], producer: Producer
+    ) -> None:
+        data = elf_vmcore(LOADS, pids, vmcoreinfo="OSRELEASE=6.1\n", notes=notes)
+        assert header_of(tmp_path, data).producer is producer
+
 
 class TestRecording:
     """``vmcheck distill`` copies the extents that were read, and nothing else."""
@@ -375,7 +396,7 @@ class TestRecording:
     def test_a_page_that_was_not_copied_says_so(self, tmp_path: Path) -> None:
         data = kdump_vmcore([ram(0x1000, 0x2000, pages("a"))], compression="none")
         descriptor = len(data) - 0x1000 - 24
-        distilled = patched(data, descriptor, bytes(24))
+        distilled = patched(patched(data, descriptor, bytes(24)), 4095 - len(DISTILLED), DISTILLED)
         with (
             opened(tmp_path, distilled) as dump,
             pytest.raises(PageNotStored, match=r"^physical address 0x1000: not kept by distill$"),

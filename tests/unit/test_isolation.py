@@ -7,8 +7,10 @@ import json
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,11 +18,13 @@ from pathlib import Path
 import pytest
 
 from fixtures.capture import captures
-from vmcheck import examine, kernel
 from vmcheck.cli import main
 from vmcheck.errors import PageNotStored, VmcheckError, plain
-from vmcheck.isolation import ChildDied, run_isolated
-from vmcheck.topology import Unknown
+from vmcheck.facts.topology import Unknown
+from vmcheck.kernel import read as kernel_read
+from vmcheck.operations import examine
+from vmcheck.operations.isolation import ChildDied, run_isolated, start
+from vmcheck.operations.store import Store
 
 SPACE = 4 << 30
 CAPTURE = next(capture for capture in captures() if capture.symbols is None)
@@ -49,9 +53,7 @@ def greedy_bit_by_bit() -> int:
         kept.append(bytearray(64 << 20))
 
 
-def a_little_more() -> int:
-    """Bytes of address space: what is in use, and a quarter of a GiB."""
-    return resource.getpagesize() * int(Path("/proc/self/statm").read_text().split()[0]) + (256 << 20)
+QUARTER = 256 << 20
 
 
 def children() -> list[str]:
@@ -108,12 +110,12 @@ def test_a_child_that_ignores_signals_is_ended() -> None:
 @pytest.mark.parametrize("work", [greedy, greedy_bit_by_bit])
 def test_a_child_that_wants_too_much_is_a_memory_error(work: Callable[[], int]) -> None:
     with pytest.raises(MemoryError):
-        isolated(work, space=a_little_more())
+        isolated(work, space=QUARTER)
 
 
 def test_an_answer_that_is_too_large_is_a_memory_error() -> None:
     with pytest.raises(MemoryError):
-        isolated(lambda: "x" * (200 << 20), space=a_little_more())
+        isolated(lambda: "x" * (200 << 20), space=QUARTER)
 
 
 def test_an_answer_cut_by_a_signal_is_no_answer() -> None:
@@ -169,9 +171,9 @@ def reading(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]],
     """``reading(work)``: reading any kernel does ``work`` instead."""
 
     def instead(work: Callable[[], object]) -> None:
-        monkeypatch.setattr(kernel, "read_topology", lambda *_, **__: work())
-        monkeypatch.setattr(examine, "KERNEL_SECONDS", 1.0)
-        monkeypatch.setattr(examine, "KERNEL_ADDRESS_SPACE", 2 << 30)
+        monkeypatch.setattr(kernel_read, "Reading", lambda *_, **__: work())
+        real = start
+        monkeypatch.setattr(examine, "start", lambda read, *_: real(read, 1.0, 256 << 20))
 
     return instead
 
@@ -226,7 +228,7 @@ def test_distill_and_symbols_end_with_one_line(
     tmp_path: Path,
 ) -> None:
     reading(killed_by(signal.SIGSEGV))
-    monkeypatch.setattr("vmcheck.collect_symbols.Kernel", lambda *_: os.kill(os.getpid(), signal.SIGSEGV))
+    monkeypatch.setattr("vmcheck.operations.symbols.Kernel", lambda *_: os.kill(os.getpid(), signal.SIGSEGV))
     for command in ("distill", "symbols"):
         output = tmp_path / command
         monkeypatch.setattr(sys, "argv", ["vmcheck", command, str(CAPTURE.vmcore), "-o", str(output)])
@@ -254,20 +256,125 @@ def test_a_check_obeys_a_limit_of_the_shell_and_needs_little() -> None:
     assert json.loads(run.stdout)["exit_status"] == 1
 
 
-def test_what_is_done_meanwhile_is_done_here_and_the_answer_waits_for_it() -> None:
-    done: list[int] = []
-    parent = os.getpid()
-    assert run_isolated(os.getpid, 30, SPACE, lambda: done.append(os.getpid())) != parent
-    assert done == [parent]
-
-
-def test_no_child_is_left_where_what_is_done_meanwhile_fails() -> None:
-    def fail() -> None:
-        raise VmcheckError("no template")
-
-    with pytest.raises(VmcheckError, match="no template"):
-        run_isolated(asleep, 30, SPACE, fail)
+def test_the_parent_goes_on_while_the_child_works() -> None:
+    with start(os.getpid, 30, SPACE) as pending:
+        here = os.getpid()
+        assert pending.result() != here
     assert children() == []
+
+
+def test_no_child_is_left_where_the_parent_fails_meanwhile() -> None:
+    with pytest.raises(VmcheckError, match="no template"), start(asleep, 30, SPACE):
+        raise VmcheckError("no template")
+    assert children() == []
+
+
+def test_an_answer_is_had_inside_an_except_block() -> None:
+    try:
+        raise ValueError
+    except ValueError:
+        assert isolated(lambda: 7) == 7
+    assert children() == []
+
+
+# The sandbox.
+
+
+def refused(call: Callable[[], object]) -> str:
+    """What the child is told where it tries."""
+
+    def attempt() -> str:
+        try:
+            call()
+        except OSError as error:
+            return os.strerror(error.errno or 0)
+        return "allowed"
+
+    return str(isolated(attempt))
+
+
+def test_a_reader_changes_no_file_and_starts_nothing(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("whole")
+    new = str(tmp_path / "new")
+    tries: dict[str, Callable[[], object]] = {
+        "write a new file": lambda: os.open(new, os.O_WRONLY | os.O_CREAT),
+        "write an old file": lambda: os.open(victim, os.O_RDWR),
+        "truncate": lambda: os.truncate(victim, 0),
+        "unlink": victim.unlink,
+        "rename": lambda: victim.rename(new),
+        "mkdir": Path(new).mkdir,
+        "symlink": lambda: Path(new).symlink_to(victim),
+        "link": lambda: os.link(victim, new),
+        "chmod": lambda: victim.chmod(0o777),
+        "shared memory": lambda: os.open("/dev/shm/vmcheck-escaped", os.O_WRONLY | os.O_CREAT),
+        "fork": os.fork,
+        "execve": lambda: os.execv("/bin/true", ["true"]),
+        "socket": socket.socket,
+        "socketpair": socket.socketpair,
+        "signal the parent": lambda: os.kill(os.getppid(), 0),
+    }
+    said = {what: refused(call) for what, call in tries.items()}
+    assert {what for what, answer in said.items() if answer == "allowed"} == set(), said
+    assert victim.read_text() == "whole"
+    assert not Path(new).exists()
+
+
+def test_a_reader_still_reads_files_imports_and_starts_threads() -> None:
+    def work() -> tuple[str, int, list[int]]:
+        done: list[int] = []
+        thread = threading.Thread(target=done.append, args=(1,))
+        thread.start()
+        thread.join()
+        import colorsys
+
+        return Path(__file__).read_text()[:9], len(colorsys.__all__), done
+
+    assert isolated(work) == ("# SPDX-Li", 6, [1])
+
+
+def test_a_reader_does_not_outlive_its_parent() -> None:
+    """The parent of the reader is killed; the reader reports its PID before it sleeps."""
+    script = (
+        "import os, sys, time\n"
+        "from vmcheck.operations.isolation import run_isolated\n"
+        "def work():\n"
+        "    os.write(1, b'%d\\n' % os.getpid())\n"
+        "    time.sleep(600)\n"
+        "run_isolated(work, 600, 1 << 30)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{child}").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not Path(f"/proc/{child}").exists()
+
+
+class Order:
+    """What a reader that was taken over might send."""
+
+    def __init__(self, call: Callable[..., object], *arguments: object) -> None:
+        self._order = (call, arguments)
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return self._order
+
+
+ORDERS = [Order(os.system, "touch owned"), Order(Store, "owned.db"), Order(eval, "1")]
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_an_answer_that_would_run_something_is_refused(
+    order: Order, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ChildDied, match="a reader may not send"):
+        isolated(lambda: order)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_check_imports_nothing_large_that_it_does_not_need() -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from tests.builders import prstatus
 from tests.kernels import Machine, Types, healthy, kernel_types, note, words
+from vmcheck.facts.topology import SavedNote, Unknown, known
 from vmcheck.kernel import btf, cpus
-from vmcheck.topology import SavedNote, Unknown, known
 
 WILD = 0xFFFF900000000000
 

@@ -11,12 +11,12 @@ from typing import cast
 import pytest
 
 from tests.kernels import PAGE_OFFSET, Machine, Types, words
+from vmcheck.facts.ranges import EMPTY, RangeSet
+from vmcheck.facts.topology import LostModule, LostPages, Modules, PageCount, PageKind, Task, Tasks
 from vmcheck.kernel import btf, impact
 from vmcheck.kernel.impact import lost_pages, modules, per_cpu_areas
 from vmcheck.kernel.memory import SectionTable
 from vmcheck.kernel.tasks import read_tasks
-from vmcheck.ranges import EMPTY, RangeSet
-from vmcheck.topology import LostModule, LostPages, Modules, PageCount, PageKind, Task, Tasks
 
 SLOTS = 16
 STACK_PAGES = 4

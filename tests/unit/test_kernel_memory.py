@@ -27,10 +27,10 @@ from tests.kernels import (
     resource,
     words,
 )
-from vmcheck.exclusions import LOW_MEMORY, Exclusion
+from vmcheck.facts.exclusions import LOW_MEMORY, Exclusion
+from vmcheck.facts.ranges import EMPTY, RangeSet
+from vmcheck.facts.topology import Blocks, MemoryAccount, Resources, Sections, Topology, Unknown, known
 from vmcheck.kernel import btf, memory
-from vmcheck.ranges import EMPTY, RangeSet
-from vmcheck.topology import Blocks, MemoryAccount, Resources, Sections, Topology, Unknown, known
 
 BOOT = RangeSet([(0, GiB)])
 HIGH = RangeSet([(4 * GiB, 4 * GiB + SECTION_SIZE)])
@@ -72,6 +72,16 @@ def test_memory_that_was_never_onlined_is_in_no_account_of_online_memory(tmp_pat
 # Sections.
 
 
+@pytest.mark.parametrize("bits", [51, 56])
+def test_a_machine_that_could_have_more_memory_than_x86_64_is_read(tmp_path: Path, bits: int) -> None:
+    """MAX_PHYSMEM_BITS is 51 on ppc64 and 56 on riscv64; what counts is how many sections are present."""
+    machine = healthy()
+    roots = (1 << bits) // SECTION_SIZE // SECTIONS_PER_ROOT
+    machine.vmcoreinfo |= {"NUMBER(MAX_PHYSMEM_BITS)": str(bits), "LENGTH(mem_section)": str(roots)}
+    machine.place(words(7), "__highest_present_section_nr")
+    assert known(machine.topology(tmp_path).sections).account == MemoryAccount("mem_section", BOOT)
+
+
 def test_a_root_that_is_lost_hides_its_own_sections_only(tmp_path: Path) -> None:
     machine = healthy()
     roots = int(machine.vmcoreinfo["SYMBOL(mem_section)"], 16)
@@ -81,6 +91,15 @@ def test_a_root_that_is_lost_hides_its_own_sections_only(tmp_path: Path) -> None
     (unread,) = known(machine.topology(tmp_path).sections).account.unread
     assert unread.startswith("mem_section root of sections 256 to 511: ")
     assert known(machine.topology(tmp_path).sections).account.ram == BOOT
+
+
+def test_two_roots_of_sections_that_are_one_page_are_damage(tmp_path: Path) -> None:
+    machine = healthy()
+    roots = int(machine.vmcoreinfo["SYMBOL(mem_section)"], 16)
+    machine.put(roots + 8, words(machine.word(roots)))
+    assert why(machine.topology(tmp_path).sections) == (
+        "mem_section: two roots of mem_section are one page: it is damaged"
+    )
 
 
 @pytest.mark.parametrize(
@@ -116,8 +135,6 @@ def test_an_absurd_layout_of_sections_is_told(tmp_path: Path, key: str, value: s
     "key",
     [
         "SYMBOL(mem_section)",
-        "NUMBER(SECTION_SIZE_BITS)",
-        "NUMBER(MAX_PHYSMEM_BITS)",
         "LENGTH(mem_section)",
         "SIZE(mem_section)",
         "OFFSET(mem_section.section_mem_map)",
@@ -127,6 +144,21 @@ def test_a_missing_item_of_vmcoreinfo_is_named(tmp_path: Path, key: str) -> None
     machine = healthy()
     del machine.vmcoreinfo[key]
     assert key in why(machine.topology(tmp_path).sections)
+
+
+@pytest.mark.parametrize("key", ["NUMBER(SECTION_SIZE_BITS)", "NUMBER(MAX_PHYSMEM_BITS)"])
+def test_before_5_13_the_size_of_a_section_follows_from_the_roots(tmp_path: Path, key: str) -> None:
+    machine = healthy()
+    expected = machine.topology(tmp_path).sections
+    del machine.vmcoreinfo[key]
+    assert machine.topology(tmp_path).sections == expected
+
+
+def test_a_number_of_roots_that_is_impossible_gives_no_size(tmp_path: Path) -> None:
+    machine = healthy()
+    del machine.vmcoreinfo["NUMBER(MAX_PHYSMEM_BITS)"]
+    machine.vmcoreinfo["LENGTH(mem_section)"] = "7"
+    assert "power of 2" in why(machine.topology(tmp_path).sections)
 
 
 def test_sections_past_the_address_space_are_not_believed(tmp_path: Path) -> None:
@@ -139,11 +171,14 @@ def test_sections_past_the_address_space_are_not_believed(tmp_path: Path) -> Non
 
 
 def with_resource(machine: Machine, data: bytes, symbol: str = "odd") -> int:
-    """Put a resource before all others."""
+    """Put a resource after all others, which lie below it."""
     root = machine.symbols["iomem_resource"]
     address = machine.on_its_own_page(data, symbol)
-    machine.put(address + 48, words(machine.word(root + 56)))
-    machine.put(root + 56, words(address))
+    machine.put(address + 40, words(root))
+    last = machine.word(root + 56)
+    while following := machine.word(last + 48):
+        last = following
+    machine.put(last + 48, words(address))
     return address
 
 
@@ -154,8 +189,37 @@ def test_a_resource_that_points_at_itself_ends_the_walk_there(tmp_path: Path, li
     machine.put(odd + link, words(odd))
     account = known(machine.topology(tmp_path).resources).account
     assert account.unread == (f"the resource at {odd:#x} is its own ancestor or sibling",)
-    # Its own siblings are out of reach where the loop is among them.
-    assert account.ram == RangeSet([(4 * GiB, 5 * GiB)]) | (EMPTY if link == 48 else BOOT)
+    assert account.ram == RangeSet([(4 * GiB, 5 * GiB)]) | BOOT
+
+
+def first_child(machine: Machine) -> int:
+    return machine.word(machine.symbols["iomem_resource"] + 56)
+
+
+def test_a_resource_of_another_parent_is_not_in_the_tree(tmp_path: Path) -> None:
+    machine = healthy()
+    machine.put(first_child(machine) + 40, words(first_child(machine)))
+    account = known(machine.topology(tmp_path).resources).account
+    assert [text.split(", not")[0] for text in account.unread] == [
+        f"the resource at {first_child(machine):#x} has the parent {first_child(machine):#x}"
+    ]
+
+
+def test_siblings_out_of_order_are_not_a_whole_tree(tmp_path: Path) -> None:
+    """request_resource() keeps them in rising order: a tree that was damaged, or torn while it changed."""
+    machine = healthy()
+    machine.put(first_child(machine), words(5 * GiB, 6 * GiB - 1))
+    account = known(machine.topology(tmp_path).resources).account
+    assert not account.complete
+
+
+def test_a_tree_that_ends_early_is_contradicted_by_the_sections(tmp_path: Path) -> None:
+    """One zeroed sibling pointer: nothing in the tree itself says that it goes on."""
+    machine = healthy()
+    machine.put(first_child(machine) + 48, words(0))
+    found = machine.topology(tmp_path)
+    assert known(found.resources).account == MemoryAccount("iomem_resource", RangeSet([(0, SECTION_SIZE)]))
+    assert found.disputed == BOOT - RangeSet([(0, SECTION_SIZE)])
 
 
 def test_a_resource_that_points_back_at_the_root_ends_the_walk_there(tmp_path: Path) -> None:
@@ -182,7 +246,8 @@ def test_a_resource_whose_page_is_lost_is_told(tmp_path: Path) -> None:
     odd = with_resource(machine, resource(4 * GiB, 5 * GiB))
     machine.lose(odd)
     found = machine.topology(tmp_path)
-    assert known(found.resources).account.ram == EMPTY
+    account = known(found.resources).account
+    assert (account.ram, account.complete) == (BOOT, False)
     assert [fault.structure for fault in found.faults] == ["iomem_resource"]
     assert found.faults[0].address == odd - PAGE_OFFSET
 
@@ -219,7 +284,7 @@ def test_a_lost_root_is_unknown(tmp_path: Path) -> None:
     assert found.excluded == found.resources
 
 
-def test_memory_of_a_driver_is_told_apart(tmp_path: Path) -> None:
+def test_memory_of_a_driver_is_several_nodes(tmp_path: Path) -> None:
     machine = healthy()
     with_resource(machine, resource(4 * GiB, 5 * GiB, memory.IORESOURCE_SYSRAM_DRIVER_MANAGED | 0x81000200))
     assert known(machine.topology(tmp_path).resources).driver_managed == RangeSet([(4 * GiB, 5 * GiB)])
@@ -372,7 +437,7 @@ def test_a_block_past_the_address_space_is_no_memory(tmp_path: Path) -> None:
 
 def test_blocks_larger_than_the_address_space_are_not_believed(tmp_path: Path) -> None:
     machine = healthy()
-    machine.place(words(2**63), "sections_per_block")
+    machine.place(words(2**31 - 1), "sections_per_block")
     assert why(machine.topology(tmp_path).blocks).startswith("memory blocks: ")
 
 
@@ -434,5 +499,5 @@ def test_a_kernel_that_cannot_be_asked_for_anything_is_still_told(tmp_path: Path
     assert {type(fact) for fact in (found.sections, found.resources, found.blocks, found.online_cpus)} == {
         Unknown
     }
-    assert why(found.sections) == "mem_section: VMCOREINFO has no number NUMBER(SECTION_SIZE_BITS)"
+    assert why(found.sections) == "mem_section: VMCOREINFO has no number LENGTH(mem_section)"
     assert machine.vmcoreinfo["SYMBOL(_stext)"] == f"{IMAGE:x}"

@@ -9,8 +9,8 @@ import pytest
 
 from tests.builders import GiB, MiB
 from tests.kernels import EARLY, HAS_MEM_MAP, ONLINE, PRESENT, Machine, healthy, words
-from vmcheck.ranges import EMPTY, RangeSet
-from vmcheck.topology import Unknown, known
+from vmcheck.facts.ranges import EMPTY, RangeSet
+from vmcheck.facts.topology import Unknown, known
 
 AT_BOOT = PRESENT | HAS_MEM_MAP | ONLINE | EARLY
 RAM = {**dict.fromkeys(range(8), AT_BOOT), 32: PRESENT | ONLINE}
@@ -44,6 +44,15 @@ def test_holes_in_a_span_are_no_memory_of_the_node(tmp_path: Path) -> None:
 def test_memory_that_two_nodes_span_is_given_to_neither(tmp_path: Path) -> None:
     found = with_nodes((0, 4 * GiB + 128 * MiB), (512 * MiB, GiB)).topology(tmp_path)
     assert found.nodes == {0: RangeSet([(0, 512 * MiB), (4 * GiB, 4 * GiB + 128 * MiB)]), 1: EMPTY}
+
+
+def test_of_three_nodes_that_overlap_each_has_what_it_has_alone(tmp_path: Path) -> None:
+    found = with_nodes((0, 384 * MiB), (128 * MiB, 512 * MiB), (256 * MiB, GiB)).topology(tmp_path)
+    assert found.nodes == {
+        0: RangeSet([(0, 128 * MiB)]),
+        1: EMPTY,
+        2: RangeSet([(512 * MiB, GiB)]),
+    }
 
 
 @pytest.mark.parametrize("span", [(0, 0), (0, 1 << 75), (1 << 74, 1 << 75)])

@@ -11,10 +11,10 @@ import pytest
 
 from tests.builders import MiB
 from tests.kernels import EARLY, ONLINE, PRESENT, Machine, healthy, words
-from vmcheck.header import DumpHeader
-from vmcheck.kernel import read_topology
-from vmcheck.ranges import RangeSet
-from vmcheck.topology import SlabSample, Topology, Unknown
+from vmcheck.facts.header import DumpHeader, Format
+from vmcheck.facts.ranges import RangeSet
+from vmcheck.facts.topology import SlabSample, Topology, Unknown
+from vmcheck.operations.examine import read_kernel
 
 FIRST = 64 * MiB // 4096
 """The page frame number of the first of 64 pages that were filtered out."""
@@ -38,8 +38,8 @@ class Memmap:
 
     def topology(self, directory: Path) -> Topology:
         header: DumpHeader = self.machine.header(directory)
-        header = replace(header, described=header.stored | LEFT_OUT)
-        return read_topology(header, self.machine, self.machine.symbol_file(directory))
+        header = replace(header, format=Format.KDUMP, described=header.stored | LEFT_OUT)
+        return read_kernel(header, self.machine, self.machine.symbol_file(directory))
 
     def sample(self, directory: Path) -> SlabSample:
         found = self.topology(directory).filtered_slab

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from tests.builders import GiB, elf_vmcore, kdump_vmcore, ram, write
 from tests.kernels import PAGE_OFFSET, Machine, Types, healthy, words
 from vmcheck.errors import PageNotStored
-from vmcheck.examine import examine
+from vmcheck.facts.header import DumpHeader
+from vmcheck.facts.ranges import RangeSet
+from vmcheck.facts.topology import Fault, Topology, Unknown, known, nothing_known
 from vmcheck.formats import read_header
-from vmcheck.header import DumpHeader
-from vmcheck.isolation import run_isolated
-from vmcheck.kernel import btf, read_topology
-from vmcheck.ranges import RangeSet
-from vmcheck.topology import Fault, Topology, Unknown, known, nothing_known
+from vmcheck.kernel import btf
+from vmcheck.operations.examine import examine, read_kernel
+from vmcheck.operations.isolation import run_isolated
 
 HEALTHY = healthy()
 KEYS = sorted(HEALTHY.vmcoreinfo)
@@ -49,7 +49,7 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bytes], Topology]
     """What the healthy kernel answers where its VMCOREINFO is another."""
     directory = tmp_path_factory.mktemp("healthy")
     header, symbols = HEALTHY.header(directory), HEALTHY.symbol_file(directory)
-    return lambda text: read_topology(replace(header, vmcoreinfo_notes=(text,)), HEALTHY, symbols)
+    return lambda text: read_kernel(replace(header, vmcoreinfo_notes=(text,)), HEALTHY, symbols)
 
 
 def with_items(changes: Mapping[str, str | None]) -> bytes:
@@ -107,15 +107,15 @@ def test_without_vmcoreinfo_there_is_no_way_in(tmp_path: Path, symbols: bool) ->
     """Whether or not symbols were given: the headers can be judged all the same."""
     given = HEALTHY.symbol_file(tmp_path) if symbols else None
     dump = header(tmp_path, vmcoreinfo=None)
-    assert read_topology(dump, Nothing(), given) == nothing_known(
-        dump, "no VMCOREINFO, so the kernel's memory has no way in"
+    assert read_kernel(dump, Nothing(), given) == nothing_known(
+        dump, "no VMCOREINFO, so the kernel's memory cannot be read"
     )
 
 
 @pytest.mark.parametrize(("machine", "bits"), [("sparc64", 64), ("mips", 32)])
 def test_a_machine_that_drgn_does_not_know(tmp_path: Path, machine: str, bits: int) -> None:
     dump = replace(header(tmp_path), machine=machine, bits=bits)
-    assert read_topology(dump, Nothing()) == nothing_known(dump, f"drgn reads no {machine} kernels")
+    assert read_kernel(dump, Nothing()) == nothing_known(dump, f"drgn reads no {machine} kernels")
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_kernels_of_other_machines_are_asked(tmp_path: Path, machine: str, bits:
     """By the names that uname -m has for them; that these dumps are empty is another matter."""
     text = HEALTHY.text()
     dump = header(tmp_path, machine=machine, bits=bits, byteorder=byteorder, vmcoreinfo=text)
-    found = read_topology(dump, Nothing())
+    found = read_kernel(dump, Nothing())
     assert found.source != nothing_known(dump, "").source
     assert sound(found)
 
@@ -156,10 +156,8 @@ def test_without_btf_the_sections_are_told_all_the_same(tmp_path: Path) -> None:
     machine.btf = b"no BTF"
     found = machine.topology(tmp_path)
     assert known(found.sections).account.ram == RangeSet([(0, GiB)])
-    assert found.resources == Unknown("iomem_resource: the kernel's types are not known")
-    assert found.remarks == (
-        "the kernel's own types could not be had: BTF is 6 bytes, its header alone has 24",
-    )
+    assert known(found.resources).account.ram == RangeSet([(0, GiB)])
+    assert found.remarks == ("types are recognised by their shape: BTF is 6 bytes, its header alone has 24",)
 
 
 def test_faults_are_put_down_to_what_was_being_read(tmp_path: Path) -> None:
@@ -201,7 +199,7 @@ def test_types_of_four_gigabytes_cost_what_needs_them(tmp_path: Path) -> None:
     machine = healthy()
     machine.btf = types.section()
     header, symbols = machine.header(tmp_path), machine.symbol_file(tmp_path)
-    found = run_isolated(lambda: read_topology(header, machine, symbols), 30, 3 << 30)
+    found = run_isolated(lambda: read_kernel(header, machine, symbols), 30, 3 << 30)
     assert sound(found)
     assert isinstance(found.resources, Unknown)
     assert known(found.sections).account.ram == RangeSet([(0, GiB)])

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from tests.builders import patched
 from tests.kernels import healthy
 from vmcheck.errors import VmcheckError
+from vmcheck.facts.topology import Unknown, known
 from vmcheck.kernel.symbol_file import SymbolFile, write_symbol_file
 from vmcheck.kernel.symbols import Symbol, SymbolError
-from vmcheck.topology import Unknown, known
 
 SYMBOLS = [
     Symbol("runqueues", "A", 0x31C40),

@@ -12,18 +12,18 @@ import pytest
 from tests.builders import GiB
 from tests.rules.cases import HEALTHY, KERNEL, dump, kernel
 from vmcheck.check import ExitStatus, Report, Verdict, check
-from vmcheck.findings import Severity, State
-from vmcheck.header import CpuNote, DumpHeader, Producer, unwritten_registers
-from vmcheck.preflight import CannotLook, foretell, without_header
-from vmcheck.ranges import RangeSet
+from vmcheck.facts.findings import Severity, State
+from vmcheck.facts.header import CpuNote, DumpHeader, Producer, unwritten_registers
+from vmcheck.facts.ranges import RangeSet
+from vmcheck.facts.topology import CrashImage, SavedNote, Topology, Unknown
+from vmcheck.operations.preflight import CannotLook, foretell, without_header
 from vmcheck.records.sysfs import CrashKernel
 from vmcheck.report import terminal, words
 from vmcheck.report.document import json_schema, to_json
 from vmcheck.report.page import page
-from vmcheck.topology import CrashImage, SavedNote, Topology, Unknown
 
 IMAGE = CrashImage(((0x10000000, 16384, 4096),), False, None, None, None)
-READY = CrashKernel(256 << 20, True, False, False, False, frozenset())
+READY = CrashKernel(256 << 20, True, False, False, False, False)
 ADDED = RangeSet([(4 * GiB, 5 * GiB)])
 
 
@@ -171,7 +171,7 @@ def test_the_answer_is_in_the_mood_of_a_forecast() -> None:
 
 @pytest.mark.parametrize("report", [check(STALE), NOTHING_LOADED], ids=["stale", "nothing loaded"])
 def test_every_form_of_the_report_is_of_the_header_and_not_of_a_dump(report: Report) -> None:
-    text = terminal.render(report)
+    text = terminal.render(report, full=True)
     assert "\nThe loaded elfcorehdr\n" in text
     assert "The dump" not in text
     assert '<h2 id="dump">The loaded elfcorehdr</h2>' in page(report)

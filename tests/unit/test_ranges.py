@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.builders import GiB, MiB
-from vmcheck.ranges import ADDRESS_LIMIT, EMPTY, RangeSet, distinct
+from vmcheck.facts.ranges import ADDRESS_LIMIT, EMPTY, RangeSet, distinct
 
 
 def test_ranges_that_touch_are_one() -> None:

@@ -14,7 +14,7 @@ from tests import reports
 from tests.browser import CHROMIUM, Browser
 from tests.reports import MiB
 from vmcheck.check import Report
-from vmcheck.ranges import RangeSet
+from vmcheck.facts.ranges import RangeSet
 from vmcheck.report.page import page
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")

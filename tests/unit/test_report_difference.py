@@ -7,7 +7,7 @@ from typing import Any
 
 from tests import reports
 from vmcheck.check import Report
-from vmcheck.ranges import RangeSet
+from vmcheck.facts.ranges import RangeSet
 from vmcheck.report.difference import differences
 from vmcheck.report.document import to_json
 
@@ -85,3 +85,20 @@ def test_expectations_of_the_wrong_shape_are_differences_and_not_crashes() -> No
 
 def test_a_false_is_not_a_zero() -> None:
     assert differences({"n": False}, {"n": 0}) == ["n: expected no, found 0"]
+
+
+def test_numbers_that_no_report_has_are_differences_and_not_crashes() -> None:
+    huge = 10**400
+    expected = {
+        "memory": {"described": huge},
+        "findings": [{"rule": "undescribed-ram", "ranges": [["a", "b"], [huge, huge], [1]], "cpus": [huge]}],
+    }
+    described, *findings = differences(expected, document(reports.ADDED))
+    assert described.startswith("memory.described: expected 1000")
+    assert described.endswith("..., found 334340096 bytes (319 MiB)")
+    assert "expected [['a', 'b'], [1000" in findings[0]
+    assert all(len(line) < 1000 for line in (described, *findings))
+
+
+def test_integers_of_more_digits_than_python_prints_are_differences() -> None:
+    assert differences({"n": 10**5000}, {"n": 0}) == ["n: expected what is too large to show, found 0"]

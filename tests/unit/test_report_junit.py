@@ -8,7 +8,7 @@ import pytest
 
 from tests import reports
 from vmcheck.check import Report
-from vmcheck.findings import Severity
+from vmcheck.facts.findings import Severity
 from vmcheck.report.junit import junit
 
 

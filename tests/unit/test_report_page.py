@@ -13,14 +13,14 @@ import pytest
 from tests import reports
 from tests.reports import GiB, MiB, TiB
 from vmcheck.check import Report
-from vmcheck.findings import Finding, Severity
-from vmcheck.ranges import RangeSet
+from vmcheck.facts.findings import Finding, Severity
+from vmcheck.facts.ranges import RangeSet
+from vmcheck.facts.topology import Unknown
 from vmcheck.report.cpus import Registers, registers
 from vmcheck.report.memory import memory
 from vmcheck.report.memory_map import Fold, Line, MemoryMap, memory_map
-from vmcheck.report.nodes import nodes_of, told_apart
+from vmcheck.report.nodes import nodes_of, several_nodes
 from vmcheck.report.page import page
-from vmcheck.topology import Unknown
 
 STYLE = (Path(__file__).parents[2] / "templates" / "style.css").read_text()
 
@@ -88,7 +88,7 @@ def test_headings_leave_out_no_level(report: Report) -> None:
 
 def test_a_page_begins_with_the_answer() -> None:
     text = " ".join(Page(reports.ADDED).text.partition("</style>")[0].split())
-    answer = "INCOMPLETE: 128 MiB of 639 MiB RAM and the registers of CPU 2 are not in this dump"
+    answer = "INCOMPLETE: 128 MiB of 639 MiB RAM is missing, and CPU 2 has no register note"
     assert answer in text
     assert text.index(answer) < text.index("Physical addresses")
 
@@ -143,12 +143,12 @@ def test_a_report_without_any_memory_or_cpu_is_still_a_page() -> None:
     )
     header = replace(reports.WHOLE_HEADER, described=RangeSet(), stored=RangeSet())
     text = Page(reports.report(header=header, kernel=kernel)).text
-    assert "Neither the headers nor the kernel told of any memory." in text
-    assert "Which CPUs there were is not known." in text
+    assert "Neither the headers nor the kernel show any memory." in text
+    assert "Which CPUs there were is unknown." in text
 
 
 def drawn(report: Report) -> MemoryMap:
-    return memory_map(memory(report), told_apart(report), report.topology.blocks)
+    return memory_map(memory(report), several_nodes(report), report.topology.blocks)
 
 
 def test_the_map_folds_lines_without_memory_and_says_how_much_that_was() -> None:
@@ -189,13 +189,13 @@ def test_blocks_too_small_to_see_are_not_drawn() -> None:
     assert all(row.ticks == () for row in shown.rows if isinstance(row, Line))
 
 
-def test_a_page_tells_whose_memory_is_missing_what_it_was_and_which_tasks_lost_theirs() -> None:
+def test_a_page_shows_the_missing_memory_by_node_what_it_was_and_which_tasks_lost_theirs() -> None:
     made = Page(reports.TWO_NODES)
     text = " ".join(made.text.split())
     assert "missing: [0x100000000, 0x104000000), 64 MiB, node 1" in made.attributes("aria-label")
     assert "Node 0: 256 MiB Node 1: 384 MiB, 128 MiB of it missing" in text
     assert "slab4.7 MiB3.7 %node 1 Normal" in text
-    assert "sh263CPU 0its kernel stack not knownits task_struct" in text
+    assert "sh263CPU 0its kernel stack unknownits task_struct" in text
 
 
 def test_what_a_rule_means_is_told_in_whole_lines() -> None:

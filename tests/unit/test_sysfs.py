@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.builders import GiB, MiB
-from vmcheck.ranges import RangeSet
+from vmcheck.facts.ranges import RangeSet
+from vmcheck.facts.topology import MemoryAccount, Resources, Unknown, known
 from vmcheck.records.sysfs import CrashKernel, crash_kernel, sysfs_topology
-from vmcheck.topology import MemoryAccount, Resources, Unknown, known
 
 # As a guest with a DIMM and virtio-mem printed it.
 IOMEM = """\
@@ -136,16 +136,23 @@ def test_the_build_id_is_in_the_kernels_own_notes(tmp_path: Path) -> None:
     assert sysfs_topology(tmp_path).build_id == "ab" * 20
 
 
-def test_no_crash_kernel_is_told_apart_from_none_possible(tmp_path: Path) -> None:
-    nothing = CrashKernel(None, None, False, False, False, frozenset())
-    assert crash_kernel(tmp_path) == nothing
+def test_no_crash_kernel_is_several_nodes_from_none_possible(tmp_path: Path) -> None:
+    told = crash_kernel(tmp_path)
+    assert told == CrashKernel(None, None, False, False, False, told.hotplug)
     tree(tmp_path, {"sys/kernel/kexec_crash_loaded": "0\n", "sys/kernel/kexec_crash_size": "0\n"})
-    assert crash_kernel(tmp_path) == CrashKernel(0, False, False, False, False, frozenset())
+    assert crash_kernel(tmp_path) == CrashKernel(0, False, False, False, False, told.hotplug)
 
 
-def test_where_the_kernel_updates_the_header_it_says_so(tmp_path: Path) -> None:
-    hotplug = {f"sys/devices/system/{kind}/crash_hotplug": "1\n" for kind in ("memory", "cpu")}
-    assert crash_kernel(tree(tmp_path, {**FILES, **hotplug})).kernel_updates == {"memory", "cpu"}
+@pytest.mark.parametrize("kind", ["memory", "cpu"])
+@pytest.mark.parametrize("value", ["0\n", "1\n"])
+def test_a_kernel_that_can_update_the_header_has_the_file(tmp_path: Path, kind: str, value: str) -> None:
+    file = {f"sys/devices/system/{kind}/crash_hotplug": value}
+    assert sysfs_topology(tree(tmp_path, {**FILES, **file})).crash_hotplug is True
+
+
+def test_a_collected_tree_without_the_file_proves_nothing(tmp_path: Path) -> None:
+    """It may not have been collected: a 6.12 kernel was said to be unable to update its header."""
+    assert "not collected" in sysfs_topology(tree(tmp_path, FILES)).crash_hotplug.why  # type: ignore[union-attr]
 
 
 def test_newer_kernels_keep_the_files_in_a_folder(tmp_path: Path) -> None:

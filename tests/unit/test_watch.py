@@ -13,8 +13,35 @@ from typing import Any
 
 import pytest
 
-from vmcheck import watch
-from vmcheck.watch import ERROR, INFO, NOTICE, WARNING, Event, Look, State, Uevents, parse_uevent, textfile
+from tests import reports
+from vmcheck.check import Report
+from vmcheck.operations import watch
+from vmcheck.operations.examine import in_child
+from vmcheck.operations.watch import (
+    ERROR,
+    INFO,
+    NOTICE,
+    WARNING,
+    Event,
+    Look,
+    State,
+    Uevents,
+    parse_uevent,
+    textfile,
+)
+
+
+def test_a_look_may_have_the_kernel_read_by_a_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look that was shut in could not start its reader: each was "Operation not permitted"."""
+
+    def preflight() -> Report:
+        assert in_child(lambda: 7) == 7
+        return reports.WHOLE
+
+    monkeypatch.setattr("vmcheck.operations.preflight.preflight", preflight)
+    look = watch.take_look()
+    assert (look.status, look.missing) == (0, 0), look
+
 
 WHOLE = Look(0, "COMPLETE: a crash now would leave a dump of all 319 MiB", loaded=True)
 STALE = Look(1, "INCOMPLETE: 128 MiB of 639 MiB RAM would not be in a dump", 128 << 20, 0, (2,), True)
@@ -187,9 +214,9 @@ def test_what_is_stale_is_looked_at_less_and_less_often_and_what_is_whole_every_
 
 
 def test_waiting_needs_neither_numpy_nor_drgn() -> None:
-    code = "import sys, vmcheck.watch; print(*sys.modules)"
+    code = "import sys, vmcheck.operations.watch; print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split()
-    assert "vmcheck.watch" in modules
+    assert "vmcheck.operations.watch" in modules
     assert not {"numpy", "drgn", "msgspec"} & set(modules)
 
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from tests.rules.cases import DUMP, KERNEL, notes, resources, saved
-from vmcheck.diagnosis import Comparison
 from vmcheck.errors import UnreadableFile
-from vmcheck.ranges import RangeSet
+from vmcheck.facts.case import Case
+from vmcheck.facts.diagnosis import Comparison
+from vmcheck.facts.ranges import RangeSet
+from vmcheck.facts.topology import CrashImage, SavedNote, Topology, Unknown
 from vmcheck.records import witnesses
 from vmcheck.records.witnesses import Kind, Witness, beside, compare, kind_of, read_witness
-from vmcheck.rules import Case
-from vmcheck.topology import CrashImage, SavedNote, Topology, Unknown
 
 CRASHTIME = 1795470376
 """The guest's clock as it crashed; its capture kernel read 1795470409."""
@@ -226,12 +226,12 @@ class TestReading:
     def test_a_link_is_not_followed(self, tmp_path: Path) -> None:
         (tmp_path / "log").write_text(LOG)
         (tmp_path / "link").symlink_to("log")
-        with pytest.raises(UnreadableFile, match="symbolic links are not followed"):
+        with pytest.raises(UnreadableFile, match="a symbolic link, and a regular file is needed"):
             read_witness(str(tmp_path / "link"))
 
     def test_a_pipe_does_not_hang_it(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "vmcore-dmesg.txt")
-        with pytest.raises(UnreadableFile, match="neither a file nor a folder"):
+        with pytest.raises(UnreadableFile, match="a pipe, and a regular file is needed"):
             read_witness(str(tmp_path / "vmcore-dmesg.txt"))
         report = tmp_path / "sos-host"
         report.mkdir()
@@ -310,6 +310,24 @@ class TestSosReport:
                 member.size = size
                 archive.addfile(member, io.BytesIO(bytes(size)))
         with pytest.raises(UnreadableFile):
+            read_witness(str(path))
+
+    @pytest.mark.parametrize(
+        ("sizes", "why"),
+        [
+            ([1 << 30], "a name of 1,073,741,824 bytes"),
+            ([2] * 400, "more than 4 names of one member"),
+        ],
+    )
+    def test_long_names_of_a_tarball_are_bounded(self, tmp_path: Path, sizes: list[int], why: str) -> None:
+        path = tmp_path / "sosreport-x.tar"
+        blocks = []
+        for size in sizes:
+            header = tarfile.TarInfo("././@LongLink")
+            header.type, header.size = tarfile.GNUTYPE_LONGNAME, size
+            blocks.append(header.tobuf(tarfile.GNU_FORMAT) + b"a\0".ljust(512, b"\0"))
+        path.write_bytes(b"".join(blocks) + tarfile.TarInfo("b").tobuf() + bytes(1024))
+        with pytest.raises(UnreadableFile, match=why):
             read_witness(str(path))
 
     def test_garbage_is_no_archive(self, tmp_path: Path) -> None:
