@@ -5,8 +5,10 @@ BIN := $(VENV)/bin
 DEMO := fixtures/captures/6.1.0-56-amd64/memory-and-cpu-added
 SCENARIO ?= mem-added
 KERNEL ?= 6.1
+SECONDS ?= 120
+SEED ?= 1
 
-.PHONY: help setup demo test gallery lint bench lab clean
+.PHONY: help setup demo test docs gallery lint fuzz bench lab clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -30,9 +32,19 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest -n auto -m 'not lab'
 
+## make fuzz     mutated inputs of every reader, and damaged dumps of a known truth, for SECONDS=120
+fuzz: setup
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) --seed $(SEED) $(FUZZ)
+
 ## make gallery  the report of every capture as a page, in build/gallery/
 gallery: setup
 	$(BIN)/python -m docs.pages --html build/gallery
+
+## make docs     the generated pages, JSON schemas and expected reports; review the diff as code
+docs: setup
+	$(BIN)/python -m docs.pages
+	$(BIN)/python -m pytest -q -n auto --accept tests/corpus/test_captures.py
+	$(BIN)/python -m docs.pages
 
 ## make lint     ruff and mypy --strict on the code and the tests
 lint: setup

@@ -13,12 +13,12 @@ import numpy.typing as npt
 from benchmarks.inputs import Inputs, tool
 from benchmarks.measure import Row, command, compared
 from tests.builders import PAGE, GiB, MiB, TiB, elf_vmcore, ram
+from vmcheck.facts.header import DumpHeader
+from vmcheck.facts.ranges import RangeSet
 from vmcheck.formats import read_header
 from vmcheck.formats.bitmap import CHUNK, read_bitmap
 from vmcheck.formats.elf import PROGRAM_HEADER, PT_LOAD
 from vmcheck.formats.file import StoredFile
-from vmcheck.header import DumpHeader
-from vmcheck.ranges import RangeSet
 
 PT_LOADS = (5, 8_192, 100_000)
 """100,000 need section header 0 to count them (PN_XNUM)."""

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from benchmarks.measure import Lacking
 from fixtures.lab import apt
+from vmcheck.facts.header import Format
 from vmcheck.formats import read_header, vmlinux
-from vmcheck.header import Format
 
 ROOT = Path(__file__).parent.parent
 LAB_DUMPS = "build/lab/*/*/vmcore"

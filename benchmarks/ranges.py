@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.inputs import Inputs
 from benchmarks.measure import Row, compared
-from vmcheck.ranges import Bounds, RangeSet
+from vmcheck.facts.ranges import Bounds, RangeSet
 
 RANGES = 500_000
 OPERATIONS = {"union": operator.or_, "intersection": operator.and_, "difference": operator.sub}

@@ -11,9 +11,9 @@ from pathlib import Path
 from benchmarks.inputs import Inputs, tool
 from benchmarks.measure import Peak, Row, Work, command, compared, megabytes, peak_memory
 from vmcheck.check import ExitStatus
+from vmcheck.facts.ranges import EMPTY, RangeSet
 from vmcheck.formats import open_dump
-from vmcheck.kernel import read_topology
-from vmcheck.ranges import EMPTY, RangeSet
+from vmcheck.operations.examine import read_kernel
 
 MOST_SECONDS = 0.5
 MOST_MEMORY = 120 * 10**6
@@ -90,7 +90,7 @@ def memory(inputs: Inputs) -> Iterator[Row]:
 
 def bytes_read(inputs: Inputs) -> Iterator[Row]:
     with open_dump([inputs.raw], record=True) as dump:
-        read_topology(dump.header, dump.memory)
+        read_kernel(dump.header, dump.memory)
         read = reduce(RangeSet.__or__, (file.extents for file in dump.files), EMPTY).size
         size = dump.header.file_size
     yield Row(

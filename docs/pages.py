@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The pages that are made, not written: one a rule, the gallery of real reports, the tables of them.
+"""The generated pages: one a rule, the gallery of real reports, the tables of them, the JSON schemas.
 
-``python -m docs.pages`` writes docs/rules/, docs/gallery.md and docs/scenarios.md. With ``--html FOLDER`` it
-makes the HTML report of every capture there instead.
+``python -m docs.pages`` writes them; ``make docs`` writes the captures' expected reports too.
+With ``--html FOLDER`` it makes the HTML report of every capture there instead.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from fixtures.capture import Capture, captures
-from vmcheck import quantities
 from vmcheck.check import Report
-from vmcheck.diagnose import explanations
-from vmcheck.examine import examine
-from vmcheck.findings import Finding, Severity
-from vmcheck.ranges import RangeSet
+from vmcheck.diagnosis.explanation import explanations
+from vmcheck.facts import quantities
+from vmcheck.facts.findings import Finding, Severity
+from vmcheck.facts.ranges import RangeSet
+from vmcheck.operations.examine import examine
 from vmcheck.report import words
+from vmcheck.report.document import json_schema
 from vmcheck.report.page import page
 from vmcheck.report.terminal import render
 from vmcheck.rules import Rule, rules
@@ -31,9 +32,12 @@ MADE = "<!-- Made by python -m docs.pages; edit what it is made from. -->\n"
 
 
 def pages() -> dict[str, str]:
-    """The content of every made page by its path below docs/."""
+    """The content of every generated page by its path below docs/."""
     made = {f"rules/{rule.name}.md": _rule_page(rule) for rule in rules().values()}
-    return made | {"rules/README.md": _index(), "gallery.md": _gallery(), "scenarios.md": _scenarios()}
+    made |= {"rules/README.md": _index(), "gallery.md": _gallery(), "scenarios.md": _scenarios()}
+    return made | {
+        f"{name}.schema.json": json_schema(name == "folder").decode() for name in ("report", "folder")
+    }
 
 
 def _rule_page(rule: Rule) -> str:
@@ -90,9 +94,8 @@ def _gallery() -> str:
     ]
     for capture in captures():
         what = str(capture.truth.get("what", capture.folder.name))
-        parts.append(
-            f"\n## {capture.name}\n\n{words.sentence(what)}.\n\n```\n{render(_report(capture))}```\n"
-        )
+        report = render(_report(capture), full=True)
+        parts.append(f"\n## {capture.name}\n\n{words.sentence(what)}.\n\n```\n{report}```\n")
     return "".join(parts)
 
 
