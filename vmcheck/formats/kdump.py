@@ -204,7 +204,8 @@ class Part:
     @cached_property
     def table(self) -> PageTable:
         disk = self.disk
-        return PageTable(self.file, disk.page_desc_offset, disk.order, self.stored, disk.block_size)
+        room = self.dumpable.size // disk.block_size
+        return PageTable(self.file, disk.page_desc_offset, disk.order, self.stored, disk.block_size, room)
 
     @cached_property
     def expected_size(self) -> int:

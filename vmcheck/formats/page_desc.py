@@ -59,14 +59,25 @@ class PageTable:
     """Which page_desc a physical address has, and what the table as a whole says."""
 
     def __init__(
-        self, file: DumpFile, offset: int, order: Literal["<", ">"], stored: RangeSet, page_size: int
+        self,
+        file: DumpFile,
+        offset: int,
+        order: Literal["<", ">"],
+        stored: RangeSet,
+        page_size: int,
+        room: int | None = None,
     ) -> None:
+        """``room`` is the number of page_descs before the data begin, as many as ``stored`` has if None.
+
+        makedumpfile --split leaves in each part the room that the whole dump's would take.
+        """
         self._file = file
         self._offset = offset
         self._order: Literal["<", ">"] = order
         self._stored = stored
         self._page_size = page_size
         self._count = stored.size // page_size
+        self._room = self._count if room is None else room
         sizes = stored.ends - stored.starts
         # A memoryview gives a plain int at a third of what a numpy item costs, and needs no list of them.
         self._starts: Sequence[int] = np.ascontiguousarray(stored.starts).data
@@ -75,8 +86,13 @@ class PageTable:
 
     @property
     def end(self) -> int:
-        """Where the table ends in the file, and the data begin."""
+        """Where the table ends in the file."""
         return self.offset_of(self._count)
+
+    @property
+    def data(self) -> int:
+        """Where the data begin in the file, with the page that all pages of zeros share."""
+        return self.offset_of(self._room)
 
     def find(self, address: int) -> tuple[int, int] | None:
         """The index of a page's page_desc, and how many pages from it on follow without a gap."""
@@ -140,7 +156,7 @@ class PageTable:
     def _last_data(self) -> tuple[int, int]:
         """Where the data end, and the index of the page_desc that says so."""
         low, high, step = self._count, self._count, PROBE
-        last, shared = (self.end, 0), self.end + self._page_size
+        last, shared = (self.data, 0), self.data + self._page_size
         while high and last[0] <= shared:
             low, step = max(0, high - step), 2 * step
             last = max(last, self._ends(low, PROBE))
@@ -162,8 +178,8 @@ class PageTable:
         start = self._columns(0, 1)
         mismatch = self._mismatch(int(start["offset"][0]) if len(start) else None)
         # Of another length than the bitmap says, the table ends elsewhere.
-        data = self._offset if mismatch else self.end
-        chain = PageChain(self.end, distilled)
+        data = self._offset if mismatch else self.data
+        chain = PageChain(self.data, distilled)
         for index in range(0, self._held, IN_BULK):
             table = self._columns(index, IN_BULK)
             none = (table["offset"] == 0) & (table["size"] == 0)
@@ -211,13 +227,13 @@ class PageTable:
 
         makedumpfile puts a page of zeros before all others, which zero pages share.
         """
-        if not first or first - self.end in (0, self._page_size):
+        if not first or first - self.data in (0, self._page_size):
             return None
         for zero_page in (0, self._page_size):
             entries, rest = divmod(first - zero_page - self._offset, SIZE)
-            if not rest and 0 < abs(entries - self._count) <= MOST_AMISS:
+            if not rest and 0 < abs(entries - self._room) <= MOST_AMISS:
                 return (
-                    f"the second bitmap has {self._count:,} pages; the table, which ends where the first "
+                    f"the second bitmap has {self._room:,} pages; the table, which ends where the first "
                     f"page's data begin, has {entries:,} page_descs"
                 )
         return None
