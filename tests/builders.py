@@ -252,20 +252,21 @@ def kdump_vmcore(
         head += _bitmap(frames, bitmap_blocks * page_size // 2)
 
     here = [pfn for pfn in sorted(contents) if window is None or start_pfn <= pfn < end_pfn]
-    offset = len(head) + 24 * len(here)
-    table, data, zero_page = b"", b"", None
+    # A part has room for the page_descs of the whole dump (makedumpfile, write_kdump_pages_cyclic()).
+    room = 24 * len(contents)
+    offset = len(head) + room
+    table, data = b"", b""
+    # With -d 1 the first data are a page of zeros, as it is, at which all page_descs of zeros point.
+    if dump_level & 1 and not all(any(contents[pfn]) for pfn in here):
+        data = bytes(page_size)
     for pfn in here:
-        packed, flag = _compressed(contents[pfn], compression)
         if dump_level & 1 and not any(contents[pfn]):
-            # makedumpfile writes one page of zeros and points at it from everywhere.
-            zero_page = zero_page or (offset + len(data), packed, flag)
-            if zero_page[0] == offset + len(data):
-                data += packed
-            table += struct.pack(order + "QIIQ", zero_page[0], len(packed), flag, 0)
+            table += struct.pack(order + "QIIQ", offset, page_size, 0, 0)
             continue
+        packed, flag = _compressed(contents[pfn], compression)
         table += struct.pack(order + "QIIQ", offset + len(data), len(packed), flag, 0)
         data += packed
-    return head + table + data
+    return head + table.ljust(room, b"\0") + data
 
 
 def split(parts: int, build: Callable[..., bytes] = kdump_vmcore, **content: object) -> list[bytes]:
@@ -273,7 +274,8 @@ def split(parts: int, build: Callable[..., bytes] = kdump_vmcore, **content: obj
     loads: Sequence[Load] = content["loads"]  # type: ignore[assignment]
     page_size = int(str(content.get("page_size", PAGE)))
     end = max(-(-load.end // page_size) for load in loads)
-    cuts = [end * part // parts for part in range(parts + 1)]
+    first = min(load.start // page_size for load in loads)
+    cuts = [0, *(first + (end - first) * part // parts for part in range(1, parts + 1))]
     return [build(window=window, **content) for window in pairwise(cuts)]
 
 

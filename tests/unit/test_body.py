@@ -176,6 +176,14 @@ def test_a_part_of_a_split_dump_that_was_not_given_is_missing(tmp_path: Path) ->
     assert "split-part-missing" not in dict(examine(paths).named_findings)
 
 
+def test_the_page_of_zeros_of_a_part_lies_behind_the_room_for_all_page_descs(tmp_path: Path) -> None:
+    some_zeros = (pages("a") + bytes(4096) + pages("b")) * (PAGES // 3)
+    parts = split(2, loads=[ram(MiB, MiB + len(some_zeros), some_zeros)], compression="zlib")
+    paths = [write(tmp_path / f"part{number}", data) for number, data in enumerate(parts)]
+    with open_dump(paths) as dump:
+        assert dump.memory.body().defects == ()
+
+
 # Real dumps.
 
 

@@ -227,7 +227,7 @@ CHECK = """
 import contextlib, sys, time, types
 from tests import reports
 class Examination(contextlib.nullcontext):
-    def __init__(self, paths, symbols=None, progress=None, budget=None):
+    def __init__(self, paths, symbols=None, progress=None, budget=None, verified=None):
         super().__init__(self)
         progress("asking the crashed kernel")
         time.sleep({seconds})
