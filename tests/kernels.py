@@ -106,10 +106,14 @@ class Types:
         self.sizes[type_id] = size
         return type_id
 
-    def section(self) -> bytes:
+    def section(self, layout: bytes | None = None) -> bytes:
+        """``layout`` is the layout section that BTF has since v7.2."""
         types = b"".join(self._records)
-        header = struct.pack("<HBBIIIII", btf.MAGIC, 1, 0, 24, 0, len(types), len(types), len(self._strings))
-        return header + types + self._strings
+        tables = [0, len(types), len(types), len(self._strings)]
+        if layout is not None:
+            tables += [len(types) + len(self._strings), len(layout)]
+        header = struct.pack(f"<HBBI{len(tables)}I", btf.MAGIC, 1, 0, 8 + 4 * len(tables), *tables)
+        return header + types + self._strings + (layout or b"")
 
 
 def kernel_types(

@@ -38,6 +38,16 @@ FUNC, FUNC_PROTO, VAR, DATASEC, FLOAT, DECL_TAG, TYPE_TAG, ENUM64 = range(12, 20
 _EXTRA_WORDS = {INT: 1, ARRAY: 3, VAR: 1, DECL_TAG: 1}
 _WORDS_PER_ITEM = {STRUCT: 3, UNION: 3, ENUM: 2, FUNC_PROTO: 2, DATASEC: 3, ENUM64: 3}
 
+# struct btf_type.info: until v7.1 5 bits of kind and 16 of vlen, and zeros around them.
+_KINDS = 128
+_KIND, _VLEN = _KINDS - 1, 0xFFFFFF
+
+_HEADER = "HBBIIIII"
+_LAYOUT_IN_HEADER = "II"
+"""layout_off and layout_len, behind the header that BTF without a layout section has."""
+_LAYOUT = "BBH"
+"""struct btf_layout, one for each kind: bytes behind struct btf_type, bytes for each of vlen, flags."""
+
 _NAMED = {
     INT: (TypeKind.INT, TypeKind.BOOL),
     FLOAT: (TypeKind.FLOAT,),
@@ -66,6 +76,24 @@ class _Record(NamedTuple):
     words: tuple[int, ...]
 
 
+def _layout(data: bytes, order: str, hdr_len: int) -> dict[int, tuple[int, int]]:
+    """By kind, the words of a record and of each of its items, where BTF has a layout section."""
+    size = struct.calcsize(order + _HEADER)
+    if hdr_len < size + struct.calcsize(order + _LAYOUT_IN_HEADER) or hdr_len > len(data):
+        return {}
+    offset, length = struct.unpack_from(order + _LAYOUT_IN_HEADER, data, size)
+    begin, end = hdr_len + offset, hdr_len + offset + min(length, _KINDS * struct.calcsize(order + _LAYOUT))
+    if end > len(data):
+        raise BtfError(f"the layout section of BTF ends past its {len(data)} bytes")
+    section = data[begin : end - (end - begin) % struct.calcsize(order + _LAYOUT)]
+    return {
+        kind: (alone // 4, each // 4)
+        for kind, (alone, each, _) in enumerate(struct.iter_unpack(order + _LAYOUT, section))
+        # Kind 0 is void, and the words of a table are whole.
+        if kind and not (alone % 4 or each % 4)
+    }
+
+
 class Btf:
     """An index of one BTF blob; drgn types are built from it when asked for."""
 
@@ -73,11 +101,9 @@ class Btf:
         """``data`` is a whole .BTF section. Raises BtfError where its layout is impossible."""
         self._prog = prog
         order = "<" if byteorder == "little" else ">"
-        if len(data) < 24:
+        if len(data) < struct.calcsize(order + _HEADER):
             raise BtfError(f"BTF is {len(data)} bytes, its header alone has 24")
-        magic, _, _, hdr_len, type_off, type_len, str_off, str_len = struct.unpack_from(
-            order + "HBBIIIII", data
-        )
+        magic, _, _, hdr_len, type_off, type_len, str_off, str_len = struct.unpack_from(order + _HEADER, data)
         if magic != MAGIC:
             raise BtfError(f"BTF begins with {magic:#x}, not {MAGIC:#x}")
         types, strings = hdr_len + type_off, hdr_len + str_off
@@ -86,22 +112,37 @@ class Btf:
         self._table = np.frombuffer(data, order + "u4", type_len // 4, types).astype(np.uint32)
         self._words = self._table.data
         self._strings = data[strings : strings + str_len]
-        self._offsets = self._record_offsets()
+        self._offsets = self._record_offsets(_layout(data, order, hdr_len))
         """Word offset of each record by type id; id 0 is void."""
         self._names = self._table[np.frombuffer(self._offsets, np.uint32)]
         self._types: dict[int, Type] = {}
         self._building: set[int] = set()
 
-    def _record_offsets(self) -> array[int]:
-        fixed = np.array([3 + _EXTRA_WORDS.get(kind, 0) for kind in range(32)], np.uint32)
-        per_item = np.array([_WORDS_PER_ITEM.get(kind, 0) for kind in range(32)], np.uint32)
+    def _record_offsets(self, layout: dict[int, tuple[int, int]]) -> array[int]:
+        sizes_of = {
+            kind: (_EXTRA_WORDS.get(kind, 0), _WORDS_PER_ITEM.get(kind, 0)) for kind in range(INT, ENUM64 + 1)
+        }
+        for kind, words in layout.items():
+            if sizes_of.setdefault(kind, words) != words:
+                raise BtfError(
+                    f"BTF says that records of kind {kind} have {words[0]} words and {words[1]} for each "
+                    f"item; they have {sizes_of[kind][0]} and {sizes_of[kind][1]}"
+                )
+        fixed, per_item = np.zeros(_KINDS, np.uint32), np.zeros(_KINDS, np.uint32)
+        for kind, (alone, each) in sizes_of.items():
+            fixed[kind], per_item[kind] = 3 + alone, each
         # Each word is taken for a record's info, so that the walk over 100,000 records only adds.
         info = self._table[1:]
-        kind = info >> 24 & 0x1F
-        sizes = (fixed.take(kind) + per_item.take(kind) * (info & 0xFFFF)).data
+        kinds = info >> 24 & _KIND
+        sizes = (fixed.take(kinds) + per_item.take(kinds) * (info & _VLEN)).data
         offsets, offset, end = array("I", [0]), 0, len(self._words) - 2
         while offset < end:
             offsets.append(offset)
+            if not sizes[offset]:
+                raise BtfError(
+                    f"BTF type {len(offsets) - 1} has kind {int(kinds[offset])}, which is not known, "
+                    "and whose layout BTF does not give"
+                )
             offset += sizes[offset]
         return offsets
 
@@ -141,7 +182,7 @@ class Btf:
         offset = self._offsets[type_id]
         end = self._offsets[type_id + 1] if type_id + 1 < len(self._offsets) else len(self._words)
         name, info, size_or_type = self._words[offset : offset + 3]
-        kind, vlen = info >> 24 & 0x1F, info & 0xFFFF
+        kind, vlen = info >> 24 & _KIND, info & _VLEN
         words = tuple(self._words[offset + 3 : end])
         if len(words) < _EXTRA_WORDS.get(kind, 0) + _WORDS_PER_ITEM.get(kind, 0) * vlen:
             raise BtfError(f"BTF type {type_id} is cut off by the end of the table")
@@ -152,7 +193,7 @@ class Btf:
         if filename:
             return None
         for type_id in self._named(name):
-            possible = _NAMED.get(self._words[self._offsets[type_id] + 1] >> 24 & 0x1F, ())
+            possible = _NAMED.get(self._words[self._offsets[type_id] + 1] >> 24 & _KIND, ())
             if any(kind in kinds for kind in possible) and (found := self._type(type_id)).kind in kinds:
                 return found
         return None
