@@ -48,7 +48,7 @@ def _unpack(file: DumpFile, table: PageTable, index: int, count: int, page_size:
     good = (columns["size"] > 0) & (columns["size"] <= page_size)
     good &= (ends <= file.size) & (ends > columns["offset"])
     # Pages of zeros share the first page of all.
-    own = good & (columns["offset"] != table.end)
+    own = good & (columns["offset"] != table.data)
     base, data = 0, memoryview(b"")
     if own.any():
         base, stop = int(columns["offset"][own].min()), int(ends[own].max())
@@ -92,7 +92,7 @@ def _unpack(file: DumpFile, table: PageTable, index: int, count: int, page_size:
             plain += 1
         if unpacked != page_size:
             bad.append((place, f"{unpacked} bytes of a page of {page_size}"))
-        elif offset == table.end:
+        elif offset == table.data:
             shared = row
     ranks = RangeSet((index + place, index + place + 1) for place, _ in bad)
     defects = (f"the page at {table.address(index + place):#x}: {why}" for place, why in bad[:DEFECTS_NAMED])
