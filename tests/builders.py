@@ -274,8 +274,7 @@ def split(parts: int, build: Callable[..., bytes] = kdump_vmcore, **content: obj
     loads: Sequence[Load] = content["loads"]  # type: ignore[assignment]
     page_size = int(str(content.get("page_size", PAGE)))
     end = max(-(-load.end // page_size) for load in loads)
-    first = min(load.start // page_size for load in loads)
-    cuts = [0, *(first + (end - first) * part // parts for part in range(1, parts + 1))]
+    cuts = [end * part // parts for part in range(parts + 1)]
     return [build(window=window, **content) for window in pairwise(cuts)]
 
 

@@ -169,7 +169,7 @@ def test_a_file_that_is_rewritten_in_place_says_so(tmp_path: Path) -> None:
 
 
 def test_a_part_of_a_split_dump_that_was_not_given_is_missing(tmp_path: Path) -> None:
-    parts = split(2, loads=[ram(MiB, MiB + PAGES * 4096, pages("ab" * (PAGES // 2)))])
+    parts = split(2, loads=[ram(0, PAGES * 4096, pages("ab" * (PAGES // 2)))])
     alone = examine([str(write(tmp_path / "part1", parts[0]))])
     assert (alone.named_findings[0][0], alone.verdict) == ("split-part-missing", Verdict.INCOMPLETE)
     paths = [str(write(tmp_path / f"part{number}", data)) for number, data in enumerate(parts)]
@@ -178,7 +178,7 @@ def test_a_part_of_a_split_dump_that_was_not_given_is_missing(tmp_path: Path) ->
 
 def test_the_page_of_zeros_of_a_part_lies_behind_the_room_for_all_page_descs(tmp_path: Path) -> None:
     some_zeros = (pages("a") + bytes(4096) + pages("b")) * (PAGES // 3)
-    parts = split(2, loads=[ram(MiB, MiB + len(some_zeros), some_zeros)], compression="zlib")
+    parts = split(2, loads=[ram(0, len(some_zeros), some_zeros)], compression="zlib")
     paths = [write(tmp_path / f"part{number}", data) for number, data in enumerate(parts)]
     with open_dump(paths) as dump:
         assert dump.memory.body().defects == ()

@@ -66,12 +66,21 @@ all. What the dump lacks, the machine lacked, or the file lost later.
 
 def _hypervisor(case: Case) -> Conclusion:
     image = case.topology.crash_image
-    unloaded = "no crash kernel was loaded: the kernel itself could have left no dump at that moment"
+    vmcoreinfo = case.header.vmcoreinfo
+    evidence = ["QEMU's own note of each CPU is there, and pr_pid counts them from 1"]
+    if "CRASHTIME" in vmcoreinfo:
+        evidence.append("VMCOREINFO has CRASHTIME: a crash kernel was started before the dump was taken")
+    elif vmcoreinfo:
+        evidence.append("VMCOREINFO has no CRASHTIME: no crash kernel was started before the dump was taken")
+    if image is None:
+        evidence.append(
+            "no crash kernel was loaded: the kernel itself could have left no dump at that moment"
+        )
     return Conclusion(
         Regime.HYPERVISOR,
         "the hypervisor wrote this dump: its headers cannot be stale",
         CERTAIN,
-        ("its notes are QEMU's, and VMCOREINFO has no CRASHTIME", *([unloaded] if image is None else [])),
+        tuple(evidence),
     )
 
 
